@@ -1,0 +1,49 @@
+//! What a coordinator can be told.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use handfast_commit_core::id::Slot;
+
+/// A coordinator's settings. The defaults serve a single machine.
+#[derive(Debug, Clone)]
+pub struct CoordinatorConfig {
+    /// The folder of its log; made when it is not there.
+    pub data: PathBuf,
+    /// The slot of the transaction space that it owns.
+    pub slot: Slot,
+    /// Single-threaded shards.
+    pub shards: usize,
+    /// Most undecided transactions; more are refused with RESOURCE_EXHAUSTED.
+    pub in_flight_max: usize,
+    /// Most bytes of work in undecided transactions; more are refused with RESOURCE_EXHAUSTED.
+    pub in_flight_bytes_max: usize,
+    /// Most decided commits that some participant has not acknowledged.
+    pub undelivered_max: usize,
+    /// Most messages in the queue to one participant.
+    pub link_queue_max: usize,
+    /// How long a transaction may stay undecided, unless its client says otherwise.
+    pub timeout: Duration,
+    /// The longest that a client may ask for.
+    pub timeout_max: Duration,
+    /// How long an outcome is remembered after its transaction has ended.
+    pub outcome_retention: Duration,
+}
+
+impl Default for CoordinatorConfig {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            data: PathBuf::from("handfast-coordinator-data"),
+            slot: Slot(0),
+            shards: cores.clamp(1, 8),
+            in_flight_max: 100_000,
+            in_flight_bytes_max: 1 << 30,
+            undelivered_max: 2_000_000,
+            link_queue_max: 10_000,
+            timeout: Duration::from_secs(30),
+            timeout_max: Duration::from_secs(3600),
+            outcome_retention: Duration::from_secs(24 * 3600),
+        }
+    }
+}

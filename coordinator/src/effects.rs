@@ -1,0 +1,190 @@
+//! What the shards want done: messages to participants, answers to callers, notes for people.
+//!
+//! Called on a shard's thread, or on the log's when an action had to wait for a record. Nothing here
+//! blocks: a queue that is full is an answer, too.
+
+use std::sync::{Arc, OnceLock};
+
+use handfast_commit_core::id::TransactionId;
+use handfast_commit_core::message::ToParticipant;
+use handfast_commit_core::two_phase::coordinator::{Action, Event, Input};
+use handfast_runtime::crash_point::reached;
+use handfast_runtime::driver::Effects;
+use handfast_runtime::shard::ShardHandle;
+
+use crate::links::Links;
+use crate::shard::{CoordinatorShard, Sequences, ShardAction, ShardInput};
+
+/// The shards, as everybody else sees them.
+#[derive(Debug, Clone)]
+pub struct Shards {
+    handles: Arc<[ShardHandle<CoordinatorShard>]>,
+    sequences: Arc<Sequences>,
+}
+
+impl Shards {
+    /// Of a coordinator that has at least one.
+    #[must_use]
+    pub fn new(handles: Vec<ShardHandle<CoordinatorShard>>, sequences: Arc<Sequences>) -> Self {
+        Self { handles: handles.into(), sequences }
+    }
+
+    /// The one that a transaction belongs to.
+    #[must_use]
+    pub fn of(&self, id: TransactionId) -> &ShardHandle<CoordinatorShard> {
+        &self.handles[self.sequences.shard_of(id)]
+    }
+
+    /// One by a hash.
+    #[must_use]
+    pub fn by_hash(&self, hash: u64) -> &ShardHandle<CoordinatorShard> {
+        &self.handles[(hash % self.handles.len() as u64) as usize]
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> &[ShardHandle<CoordinatorShard>] {
+        &self.handles
+    }
+
+    /// The ids that were given out and that are live.
+    #[must_use]
+    pub fn sequences(&self) -> &Sequences {
+        &self.sequences
+    }
+}
+
+/// Does what the shards want done.
+#[derive(Debug, Clone)]
+pub struct CoordinatorEffects {
+    links: Arc<Links>,
+    /// Set before the first shard runs.
+    shards: Arc<OnceLock<Shards>>,
+}
+
+impl CoordinatorEffects {
+    /// Over these links.
+    #[must_use]
+    pub fn new(links: Arc<Links>, shards: Arc<OnceLock<Shards>>) -> Self {
+        Self { links, shards }
+    }
+}
+
+impl Effects<ShardAction> for CoordinatorEffects {
+    fn perform(&self, action: ShardAction) {
+        match action {
+            ShardAction::Core(Action::Send { to, message }) => {
+                let id = id_of(&message);
+                let name = point(&message);
+                reached(name.0);
+                if !self.links.send(&to, message) {
+                    if let Some(shards) = self.shards.get() {
+                        let input = ShardInput::Core(Input::NotSent { to, id });
+                        shards.of(id).input(input);
+                    }
+                    return;
+                }
+                reached(name.1);
+            }
+            ShardAction::Core(Action::Reply { to, reply }) => {
+                reached("coordinator.before-reply");
+                to.send(reply);
+            }
+            ShardAction::Core(Action::EndDurable { participant, id }) => {
+                reached("coordinator.after-one-phase-end");
+                if let Some(shards) = self.shards.get() {
+                    let input = ShardInput::Core(Input::EndDurable { participant, id });
+                    shards.of(id).input(input);
+                }
+            }
+            ShardAction::Core(Action::Note(event)) => note(&event),
+            ShardAction::Watched(watchers, watched) => {
+                for watcher in watchers {
+                    let _ = watcher.send(watched.clone());
+                }
+            }
+            ShardAction::Durable(tell) => {
+                let _ = tell.send(());
+            }
+        }
+    }
+}
+
+fn id_of(message: &ToParticipant) -> TransactionId {
+    match message {
+        ToParticipant::Prepare(prepare) => prepare.id,
+        ToParticipant::Commit { id, .. }
+        | ToParticipant::Abort { id }
+        | ToParticipant::Forget { id }
+        | ToParticipant::Answer { id, .. } => *id,
+    }
+}
+
+/// The crash points before and after a message is handed to its link.
+fn point(message: &ToParticipant) -> (&'static str, &'static str) {
+    match message {
+        ToParticipant::Prepare(_) => {
+            ("coordinator.before-prepare-sent", "coordinator.after-prepare-sent")
+        }
+        // The first of them comes right behind the decision's sync.
+        ToParticipant::Commit { .. } => {
+            ("coordinator.before-commit-sent", "coordinator.after-commit-sent")
+        }
+        ToParticipant::Abort { .. } => {
+            ("coordinator.before-abort-sent", "coordinator.after-abort-sent")
+        }
+        ToParticipant::Forget { .. } => {
+            ("coordinator.before-forget-sent", "coordinator.after-forget-sent")
+        }
+        ToParticipant::Answer { .. } => {
+            ("coordinator.before-answer-sent", "coordinator.after-answer-sent")
+        }
+    }
+}
+
+fn note(event: &Event) {
+    match event {
+        Event::Begun { .. } => metrics::counter!("handfast_transactions_begun_total").increment(1),
+        Event::Decided { id } => {
+            metrics::counter!("handfast_transactions_decided_total", "outcome" => "committed")
+                .increment(1);
+            tracing::debug!(transaction = %id, "committed");
+        }
+        Event::Aborted { id, reason } => {
+            let cause = cause_label(reason.cause);
+            metrics::counter!("handfast_transactions_decided_total", "outcome" => "aborted")
+                .increment(1);
+            metrics::counter!("handfast_aborts_total", "cause" => cause).increment(1);
+            tracing::debug!(
+                transaction = %id,
+                cause,
+                participant = reason.participant.as_ref().map(tracing::field::display),
+                message = reason.message,
+                "aborted"
+            );
+        }
+        Event::Alarm { id, participant, alarm } => {
+            metrics::counter!("handfast_alarms_total").increment(1);
+            tracing::error!(transaction = %id, %participant, "ALARM: {participant} {alarm}");
+        }
+        Event::VotedNo { id, participant, reason } => {
+            tracing::debug!(transaction = %id, %participant, reason, "voted no");
+        }
+        Event::Ended { .. } => metrics::counter!("handfast_commits_applied_total").increment(1),
+        Event::Enlisted { .. }
+        | Event::Preparing { .. }
+        | Event::Voted { .. }
+        | Event::Acknowledged { .. } => {}
+    }
+}
+
+fn cause_label(cause: handfast_commit_core::record::AbortCause) -> &'static str {
+    use handfast_commit_core::record::AbortCause;
+    match cause {
+        AbortCause::Client => "client",
+        AbortCause::VotedNo => "voted_no",
+        AbortCause::Timeout => "timeout",
+        AbortCause::Presumed => "presumed",
+        AbortCause::Unreachable => "unreachable",
+    }
+}

@@ -1,0 +1,589 @@
+//! The coordinator without its network: what the services call, and what an application embeds.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use bytes::Bytes;
+use handfast_commit_core::id::{Incarnation, ParticipantName, RequestId, TransactionId};
+use handfast_commit_core::record::Request;
+use handfast_commit_core::step::Time;
+use handfast_commit_core::two_phase::Coordinator;
+use handfast_commit_core::two_phase::coordinator::{
+    Config, Identity, Input, Inquiry, Reply, ReplyTime, Terms, TransactionView, Waiter,
+};
+use handfast_journal::{
+    Journal, JournalError, JournalOptions, Kind, LogHandle, LogWriter, Mutation, RocksJournal,
+    Submission, WriterObserver, WriterOptions,
+};
+use handfast_runtime::clock::{Clock, wall_ms};
+use handfast_runtime::crash_point::reached;
+use handfast_runtime::driver::{Driver, Gated};
+use handfast_runtime::shard::shard;
+use tokio::sync::{Semaphore, oneshot};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::config::CoordinatorConfig;
+use crate::effects::{CoordinatorEffects, Shards};
+use crate::links::{LinkContext, Links};
+use crate::participant_registry::{ParticipantRegistry, Registration};
+use crate::recovery::{Recovered, StartError, recover};
+use crate::shard::{CoordinatorShard, ReplyTo, SHARDS_MAX, Sequences, ShardAction, ShardInput};
+use crate::store::{Store, StoreError};
+
+/// Submissions that may wait for the log; more work is refused until it has caught up.
+const LOG_DEPTH_MAX: usize = 200_000;
+
+type Log = LogHandle<Gated<ShardAction, CoordinatorEffects>>;
+
+/// A running coordinator.
+#[derive(Debug)]
+pub struct Engine {
+    config: CoordinatorConfig,
+    pub(crate) identity: Identity,
+    clock: Clock,
+    pub(crate) store: Store,
+    registry: ParticipantRegistry,
+    pub(crate) links: Arc<Links>,
+    pub(crate) shards: Shards,
+    log: Log,
+    effects: CoordinatorEffects,
+    memory: Arc<Semaphore>,
+    draining: AtomicBool,
+    threads: std::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// The engine cannot answer.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The process is ending.
+    #[error("the coordinator is stopping; nothing was done")]
+    Stopped,
+    /// The process is ending, and the request was taken before: it may have been done.
+    #[error(
+        "the coordinator has stopped before it could answer; ask again with the same request_id"
+    )]
+    ReplyLost,
+    /// It takes no new transactions any more.
+    #[error(
+        "the coordinator is draining and takes no new transactions; try another, or this one when it is back"
+    )]
+    Draining,
+    /// The disk does not keep up.
+    #[error("the log's disk does not keep up; try again later")]
+    SlowLog,
+    /// The work of one request is more than may be in flight at all.
+    #[error(
+        "the work has {bytes} bytes, more than may be in flight at a time ({bytes_max}); split it, or raise \
+            in_flight_bytes_max"
+    )]
+    TooLarge {
+        /// How much it has.
+        bytes: usize,
+        /// How much there may be.
+        bytes_max: usize,
+    },
+    /// The work does not fit into memory.
+    #[error(
+        "the work of the transactions in flight takes up the memory set aside for it ({bytes} bytes); try again later"
+    )]
+    Memory {
+        /// How much that is.
+        bytes: usize,
+    },
+    /// The log cannot be read.
+    #[error("the log cannot be read: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// A whole transaction in one request.
+#[derive(Debug)]
+pub struct ExecuteRequest {
+    /// Who does what.
+    pub branches: BTreeMap<ParticipantName, Bytes>,
+    /// What it may cost.
+    pub terms: Terms,
+    /// The client's name for it.
+    pub request_id: Option<RequestId>,
+    /// When it is answered.
+    pub reply_time: ReplyTime,
+    /// How long the caller waits.
+    pub patience: Duration,
+}
+
+struct Observer;
+
+impl WriterObserver for Observer {
+    fn batch(&self, submissions: usize, mutations: usize, bytes: usize, sync: Duration) {
+        metrics::histogram!("handfast_log_batch_submissions").record(submissions as f64);
+        metrics::histogram!("handfast_log_sync_seconds").record(sync);
+        metrics::counter!("handfast_log_bytes_total").increment(bytes as u64);
+        metrics::counter!("handfast_log_mutations_total").increment(mutations as u64);
+        reached("coordinator.after-sync");
+    }
+}
+
+/// A journal with crash points before and after its forced writes.
+struct CrashPoints(Box<dyn Journal>);
+
+impl Journal for CrashPoints {
+    fn append(
+        &mut self,
+        batch: &[Mutation],
+    ) -> Result<handfast_journal::LogSequence, JournalError> {
+        let decides = batch.iter().any(|mutation| {
+            mutation.table == handfast_journal::Table::Live && mutation.value.is_some()
+        });
+        if decides {
+            reached("coordinator.before-decision-sync");
+        }
+        let sequence = self.0.append(batch)?;
+        if decides {
+            reached("coordinator.after-decision-sync");
+        }
+        Ok(sequence)
+    }
+
+    fn reader(&self) -> Arc<dyn handfast_journal::Reader> {
+        self.0.reader()
+    }
+}
+
+/// Ends the process: what the log holds is not known any more, so nothing may be answered from it.
+fn poisoned(error: &JournalError) -> ! {
+    tracing::error!("the log has failed; this process ends and answers nothing more: {error}");
+    eprintln!("handfast-coordinator: the log has failed: {error}");
+    std::process::exit(1);
+}
+
+fn unreadable(error: &StoreError) {
+    tracing::error!("the log cannot be read; this process ends: {error}");
+    eprintln!("handfast-coordinator: the log cannot be read: {error}");
+    std::process::exit(1);
+}
+
+impl Engine {
+    /// Opens the log in its folder and takes over. `endpoint` is where participants ask. Must be called
+    /// on a tokio runtime.
+    ///
+    /// # Errors
+    /// When the log cannot be opened, or is not this coordinator's.
+    pub fn start(config: CoordinatorConfig, endpoint: String) -> Result<Arc<Self>, StartError> {
+        let journal =
+            RocksJournal::open(&config.data, Kind::Coordinator, JournalOptions::default())?;
+        Self::start_on(Box::new(journal), config, endpoint)
+    }
+
+    /// The same over any journal.
+    ///
+    /// # Errors
+    /// When the journal cannot be read or written, or is not this coordinator's.
+    pub fn start_on(
+        journal: Box<dyn Journal>,
+        config: CoordinatorConfig,
+        endpoint: String,
+    ) -> Result<Arc<Self>, StartError> {
+        let mut journal = CrashPoints(journal);
+        let clock = Clock::start();
+        reached("coordinator.recovery.before-epoch");
+        let Recovered { identity, store, registry } =
+            recover(&mut journal, config.slot, &config.data)?;
+        reached("coordinator.recovery.after-epoch");
+
+        let count = config.shards.clamp(1, SHARDS_MAX);
+        let sequences = Arc::new(Sequences::new(count));
+        let context = LinkContext::new(identity, endpoint, config.link_queue_max);
+        let links = Arc::new(Links::new(context));
+        let late_shards = Arc::new(OnceLock::new());
+        let effects = CoordinatorEffects::new(Arc::clone(&links), Arc::clone(&late_shards));
+
+        let (handles, queues): (Vec<_>, Vec<_>) = (0..count).map(|_| shard()).unzip();
+        let shards = Shards::new(handles, Arc::clone(&sequences));
+        let _ = late_shards.set(shards.clone());
+
+        let seed = clock_seed();
+        let core_config = |index: usize| Config {
+            undecided_max: config.in_flight_max.div_ceil(count),
+            undelivered_max: config.undelivered_max.div_ceil(count),
+            delivery_window: (config.link_queue_max / 4 / count).max(1),
+            jitter_seed: seed ^ index as u64,
+            ..Config::default()
+        };
+        let mut cores: Vec<_> =
+            (0..count).map(|index| Coordinator::new(identity, core_config(index))).collect();
+        let mut undelivered = 0_u64;
+        store.live(|commit| {
+            undelivered += 1;
+            cores[sequences.shard_of(commit.id)].restore(commit);
+        })?;
+
+        let (writer, log) =
+            LogWriter::new(Box::new(journal), WriterOptions::default(), Box::new(Observer));
+        let mut threads = vec![writer.spawn(|error| poisoned(&error))?];
+        for (index, (core, queue)) in cores.into_iter().zip(queues).enumerate() {
+            let machine = CoordinatorShard::new(
+                index,
+                core,
+                store.clone(),
+                Arc::clone(&sequences),
+                unreadable,
+            );
+            let driver = Driver::new(machine, log.clone(), effects.clone());
+            threads.push(queue.spawn(&index.to_string(), clock, driver)?);
+        }
+        let memory = Arc::new(Semaphore::new(permits(config.in_flight_bytes_max)));
+        let engine = Arc::new(Self {
+            config,
+            identity,
+            clock,
+            store,
+            registry,
+            links,
+            shards,
+            log,
+            effects,
+            memory,
+            draining: AtomicBool::new(false),
+            threads: std::sync::Mutex::new(threads),
+        });
+        for (name, registration) in engine.registry.list(None, usize::MAX) {
+            engine.links.open(&name, &registration.endpoint, &engine.shards);
+        }
+        tracing::info!(
+            slot = identity.slot.0,
+            epoch = identity.epoch.0,
+            undelivered,
+            participants = engine.registry.list(None, usize::MAX).len(),
+            "recovered: the log is read, epoch {} has begun",
+            identity.epoch.0
+        );
+        Ok(engine)
+    }
+
+    /// Who we are.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub fn config(&self) -> &CoordinatorConfig {
+        &self.config
+    }
+
+    /// The registered participants.
+    #[must_use]
+    pub fn registry(&self) -> &ParticipantRegistry {
+        &self.registry
+    }
+
+    /// The links to them.
+    #[must_use]
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// Who speaks, for a participant that enlists.
+    #[must_use]
+    pub fn origin(&self) -> handfast_wire::v1::Origin {
+        self.links.context().origin(self.shards.sequences().lowest_live())
+    }
+
+    fn waiter(&self, to: ReplyTo, reply_time: ReplyTime, patience: Duration) -> Waiter<ReplyTo> {
+        Waiter { to, reply_time, until: self.after(patience) }
+    }
+
+    fn after(&self, patience: Duration) -> Time {
+        self.clock.time().plus(u64::try_from(patience.as_micros()).unwrap_or(u64::MAX))
+    }
+
+    fn admit(&self) -> Result<(), EngineError> {
+        if self.draining.load(Ordering::Relaxed) {
+            Err(EngineError::Draining)
+        } else if self.log.depth() > LOG_DEPTH_MAX {
+            Err(EngineError::SlowLog)
+        } else {
+            Ok(())
+        }
+    }
+
+    // ---- transactions ---------------------------------------------------------------------------
+
+    /// Begins an interactive transaction.
+    ///
+    /// # Errors
+    /// When the coordinator is draining or has stopped.
+    pub async fn begin(&self, terms: Terms) -> Result<Reply, EngineError> {
+        self.admit()?;
+        let (to, reply) = ReplyTo::new(None);
+        let turn = wall_ms() ^ u64::from(std::process::id());
+        // Which shard does not matter; the clock spreads them well enough.
+        let hash = xxh3_64(&[turn.to_be_bytes(), self.clock.time().0.to_be_bytes()].concat());
+        self.shards.by_hash(hash).input(ShardInput::Begin { terms, to });
+        reply.await.map_err(|_| EngineError::Stopped)
+    }
+
+    /// Executes a whole transaction.
+    ///
+    /// # Errors
+    /// When nothing was done (the coordinator is draining, or has no memory for the work), or, as
+    /// [`EngineError::ReplyLost`], when it has stopped and nothing can be said.
+    pub async fn execute(&self, request: ExecuteRequest) -> Result<Reply, EngineError> {
+        self.admit()?;
+        let ExecuteRequest { branches, terms, request_id, reply_time, patience } = request;
+        let bytes: usize = branches.values().map(Bytes::len).sum();
+        let bytes_max = self.config.in_flight_bytes_max;
+        if bytes > bytes_max {
+            return Err(EngineError::TooLarge { bytes, bytes_max });
+        }
+        let memory = u32::try_from(permits(bytes))
+            .ok()
+            .and_then(|permits| Arc::clone(&self.memory).try_acquire_many_owned(permits).ok());
+        let Some(memory) = memory else {
+            return Err(EngineError::Memory { bytes: bytes_max });
+        };
+        let request = request_id.map(|id| Request { id, fingerprint: fingerprint(&branches) });
+        let hash = match &request {
+            // A request and its repetition meet in the same shard.
+            Some(request) => xxh3_64(request.id.as_str().as_bytes()),
+            None => self.clock.time().0 / 7,
+        };
+        let (to, reply) = ReplyTo::new(Some(memory));
+        let waiter = self.waiter(to, reply_time, patience);
+        let input = ShardInput::Execute { branches, terms, request, waiter };
+        self.shards.by_hash(hash).input(input);
+        reply.await.map_err(|_| EngineError::ReplyLost)
+    }
+
+    /// Commits an interactive transaction.
+    ///
+    /// # Errors
+    /// When the coordinator has stopped.
+    pub async fn commit(
+        &self,
+        id: TransactionId,
+        request_id: Option<RequestId>,
+        reply_time: ReplyTime,
+        patience: Duration,
+    ) -> Result<Reply, EngineError> {
+        let (to, reply) = ReplyTo::new(None);
+        let waiter = self.waiter(to, reply_time, patience);
+        let fingerprint = xxh3_64(id.as_bytes()).max(1);
+        let request = request_id.map(|id| Request { id, fingerprint });
+        self.shards.of(id).input(ShardInput::Core(Input::Commit { id, request, waiter }));
+        reply.await.map_err(|_| EngineError::ReplyLost)
+    }
+
+    /// Aborts a transaction.
+    ///
+    /// # Errors
+    /// When the coordinator has stopped.
+    pub async fn abort(&self, id: TransactionId, message: String) -> Result<Reply, EngineError> {
+        let (waiter, reply) = ReplyTo::new(None);
+        self.shards.of(id).input(ShardInput::Core(Input::Abort { id, message, waiter }));
+        reply.await.map_err(|_| EngineError::ReplyLost)
+    }
+
+    // ---- participants ---------------------------------------------------------------------------
+
+    /// Registers a participant, durably.
+    ///
+    /// # Errors
+    /// When the coordinator has stopped.
+    pub async fn register(
+        &self,
+        name: ParticipantName,
+        endpoint: String,
+        incarnation: Incarnation,
+    ) -> Result<(), EngineError> {
+        let registration =
+            Registration { endpoint: endpoint.clone(), incarnation, registered_ms: wall_ms() };
+        let before = self.registry.get(&name);
+        let same = before
+            .as_ref()
+            .is_some_and(|before| before.endpoint == endpoint && before.incarnation == incarnation);
+        if !same {
+            let mutation = ParticipantRegistry::mutation(&name, &registration);
+            self.written(vec![mutation], true).await?;
+            self.registry.insert(name.clone(), registration);
+            match before {
+                Some(before) if before.incarnation != incarnation => tracing::warn!(
+                    participant = %name,
+                    "registered with another log than before: what it had promised may be lost"
+                ),
+                _ => tracing::info!(participant = %name, endpoint, "registered"),
+            }
+        }
+        self.links.open(&name, &endpoint, &self.shards);
+        Ok(())
+    }
+
+    /// Joins a participant to a transaction.
+    ///
+    /// # Errors
+    /// When the coordinator has stopped.
+    pub async fn enlist(
+        &self,
+        id: TransactionId,
+        participant: ParticipantName,
+        incarnation: Incarnation,
+        enlistment: u64,
+    ) -> Result<Reply, EngineError> {
+        let (waiter, reply) = ReplyTo::new(None);
+        let input = Input::Enlist { id, participant, incarnation, enlistment, waiter };
+        self.shards.of(id).input(ShardInput::Core(input));
+        reply.await.map_err(|_| EngineError::Stopped)
+    }
+
+    /// Answers a participant in doubt.
+    ///
+    /// # Errors
+    /// When the coordinator has stopped.
+    pub async fn inquire(&self, inquiry: Inquiry) -> Result<Reply, EngineError> {
+        let (to, reply) = ReplyTo::new(None);
+        let shard = self.shards.of(inquiry.id);
+        shard.input(ShardInput::Inquire { inquiry, to: Some(to) });
+        reply.await.map_err(|_| EngineError::Stopped)
+    }
+
+    /// Decided commits that a participant has not acknowledged.
+    ///
+    /// # Errors
+    /// When the coordinator has stopped.
+    pub async fn undelivered_to(&self, name: &ParticipantName) -> Result<usize, EngineError> {
+        let mut sum = 0;
+        for shard in self.shards.all() {
+            let name = name.clone();
+            sum += shard
+                .ask(move |shard: &mut CoordinatorShard| shard.core().undelivered_to(&name))
+                .await
+                .ok_or(EngineError::Stopped)?;
+        }
+        Ok(sum)
+    }
+
+    // ---- the log --------------------------------------------------------------------------------
+
+    async fn written(&self, mutations: Vec<Mutation>, forced: bool) -> Result<(), EngineError> {
+        let (tell, told) = oneshot::channel();
+        let actions = vec![ShardAction::Durable(tell)];
+        let completion = Some(Gated::standalone(self.effects.clone(), actions));
+        self.log.submit(Submission { mutations, forced, completion });
+        told.await.map_err(|_| EngineError::Stopped)
+    }
+
+    /// Returns when everything that was given to the log before is durable.
+    pub(crate) async fn flushed(&self) -> Result<(), EngineError> {
+        self.written(Vec::new(), true).await
+    }
+
+    /// Takes outcomes out of the window that have been in it for long enough. Called now and then.
+    ///
+    /// # Errors
+    /// When the log cannot be read or the coordinator has stopped.
+    pub async fn expire_outcomes(&self) -> Result<usize, EngineError> {
+        const AT_A_TIME: usize = 1000;
+        let retention =
+            u64::try_from(self.config.outcome_retention.as_millis()).unwrap_or(u64::MAX);
+        let before_ms = wall_ms().saturating_sub(retention);
+        let mutations = self.store.expire(before_ms, AT_A_TIME)?;
+        let count = mutations.len();
+        if count > 0 {
+            self.written(mutations, false).await?;
+        }
+        Ok(count)
+    }
+
+    /// Counts for metrics and for the drain: active, preparing, committing.
+    ///
+    /// # Errors
+    /// When the coordinator has stopped.
+    pub async fn phases(&self) -> Result<[usize; 3], EngineError> {
+        let mut sums = [0; 3];
+        for shard in self.shards.all() {
+            let counts = shard
+                .ask(|shard: &mut CoordinatorShard| shard.core().phases())
+                .await
+                .ok_or(EngineError::Stopped)?;
+            for (sum, count) in sums.iter_mut().zip(counts) {
+                *sum += count;
+            }
+        }
+        Ok(sums)
+    }
+
+    /// When the oldest decided commit was decided that somebody has not acknowledged: wall clock,
+    /// milliseconds since 1970.
+    ///
+    /// # Errors
+    /// When the coordinator has stopped.
+    pub async fn oldest_undelivered_ms(&self) -> Result<Option<u64>, EngineError> {
+        let committing = |view: &TransactionView| view.decided_ms > 0;
+        let oldest = self.running(None, 1, committing).await?;
+        Ok(oldest.first().map(|view| view.decided_ms))
+    }
+
+    /// Messages in the queues to participants, and submissions in the log's queue.
+    #[must_use]
+    pub fn depths(&self) -> (usize, usize) {
+        (self.links.gauges().2, self.log.depth())
+    }
+
+    /// Takes no new transactions from here on.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// True when it takes no new transactions.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Ends the shards and the log: everything that was given to the log is written.
+    pub fn stop(&self) {
+        for shard in self.shards.all() {
+            shard.stop();
+        }
+        let threads = {
+            let mut threads =
+                self.threads.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            std::mem::take(&mut *threads)
+        };
+        let mut threads = threads.into_iter();
+        let writer = threads.next();
+        for shard in threads {
+            let _ = shard.join();
+        }
+        self.log.close();
+        if let Some(writer) = writer {
+            let _ = writer.join();
+        }
+    }
+}
+
+fn permits(bytes: usize) -> usize {
+    bytes.div_ceil(1024).min(Semaphore::MAX_PERMITS)
+}
+
+/// A digest of a request's work; named and fixed, because it is stored.
+fn fingerprint(branches: &BTreeMap<ParticipantName, Bytes>) -> u64 {
+    let mut digest = xxhash_rust::xxh3::Xxh3::new();
+    for (name, work) in branches {
+        digest.update(name.as_str().as_bytes());
+        digest.update(&[0]);
+        digest.update(&(work.len() as u64).to_be_bytes());
+        digest.update(work);
+    }
+    // 0 stands for "not known".
+    digest.digest().max(1)
+}
+
+fn clock_seed() -> u64 {
+    let parts = [wall_ms(), u64::from(std::process::id())];
+    xxh3_64(&parts.map(u64::to_be_bytes).concat())
+}

@@ -1,0 +1,236 @@
+//! The coordinator's table of settings: flags, environment, file and help are all made from it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use handfast_commit_core::id::Slot;
+use handfast_runtime::config::{ConfigError, Kind, Setting, Settings};
+use handfast_runtime::telemetry::LogFormat;
+
+use crate::config::CoordinatorConfig;
+
+const fn setting(
+    key: &'static str,
+    flag: &'static str,
+    env: &'static str,
+    kind: Kind,
+    default: Option<&'static str>,
+    help: &'static str,
+) -> Setting {
+    Setting { key, flag, env, kind, default, help }
+}
+
+const fn integer(min: u64, max: u64) -> Kind {
+    Kind::Integer { min, max }
+}
+
+/// Every setting.
+pub const SETTINGS: &[Setting] = &[
+    setting(
+        "data",
+        "data",
+        "HANDFAST_DATA",
+        Kind::Path,
+        Some("handfast-coordinator-data"),
+        "The folder of the decision log; made when it is not there",
+    ),
+    setting(
+        "listen",
+        "listen",
+        "HANDFAST_LISTEN",
+        Kind::Address,
+        Some("127.0.0.1:7420"),
+        "Where clients and participants are served; port 0 takes a free one",
+    ),
+    setting(
+        "advertise",
+        "advertise",
+        "HANDFAST_ADVERTISE",
+        Kind::Text,
+        None,
+        "Where participants reach this coordinator, as http://host:port, when that is not --listen",
+    ),
+    setting(
+        "insecure",
+        "insecure",
+        "HANDFAST_INSECURE",
+        Kind::Boolean,
+        Some("false"),
+        "Serve other machines in clear text",
+    ),
+    setting(
+        "metrics_listen",
+        "metrics-listen",
+        "HANDFAST_METRICS_LISTEN",
+        Kind::Address,
+        None,
+        "Where /metrics, /healthz and /readyz are served; nowhere when not set",
+    ),
+    setting(
+        "slot",
+        "slot",
+        "HANDFAST_SLOT",
+        integer(0, 65_535),
+        Some("0"),
+        "The slot of the transaction space that this coordinator owns",
+    ),
+    setting(
+        "shards",
+        "shards",
+        "HANDFAST_SHARDS",
+        integer(1, 64),
+        None,
+        "Single-threaded shards; as many as there are cores, at most 8, when not set",
+    ),
+    setting(
+        "timeout",
+        "timeout",
+        "HANDFAST_TRANSACTION_TIMEOUT",
+        Kind::Duration,
+        Some("30s"),
+        "How long a transaction may stay undecided, unless its client says otherwise",
+    ),
+    setting(
+        "timeout_max",
+        "timeout-max",
+        "HANDFAST_TRANSACTION_TIMEOUT_MAX",
+        Kind::Duration,
+        Some("1h"),
+        "The longest that a client may ask for",
+    ),
+    setting(
+        "outcome_retention",
+        "outcome-retention",
+        "HANDFAST_OUTCOME_RETENTION",
+        Kind::Duration,
+        Some("24h"),
+        "How long an outcome is remembered after its transaction has ended",
+    ),
+    setting(
+        "in_flight_max",
+        "in-flight-max",
+        "HANDFAST_IN_FLIGHT_MAX",
+        integer(1, 10_000_000),
+        Some("100000"),
+        "Most undecided transactions; more are refused with RESOURCE_EXHAUSTED",
+    ),
+    setting(
+        "in_flight_bytes_max",
+        "in-flight-bytes-max",
+        "HANDFAST_IN_FLIGHT_BYTES_MAX",
+        Kind::Size,
+        Some("1GiB"),
+        "Most bytes of work in undecided transactions; more are refused with RESOURCE_EXHAUSTED",
+    ),
+    setting(
+        "undelivered_max",
+        "undelivered-max",
+        "HANDFAST_UNDELIVERED_MAX",
+        integer(1, 100_000_000),
+        Some("2000000"),
+        "Most decided commits that some participant has not acknowledged",
+    ),
+    setting(
+        "link_queue_max",
+        "link-queue-max",
+        "HANDFAST_LINK_QUEUE_MAX",
+        integer(16, 1_000_000),
+        Some("10000"),
+        "Most messages in the queue to one participant",
+    ),
+    setting(
+        "drain",
+        "drain",
+        "HANDFAST_DRAIN",
+        Kind::Duration,
+        Some("10s"),
+        "How long running transactions may hold up the end after SIGTERM",
+    ),
+    setting(
+        "log_level",
+        "log-level",
+        "HANDFAST_LOG_LEVEL",
+        Kind::Text,
+        Some("info"),
+        "error, warn, info, debug, trace, or a filter such as info,handfast_coordinator=debug",
+    ),
+    setting(
+        "log_format",
+        "log-format",
+        "HANDFAST_LOG_FORMAT",
+        Kind::Choice(LogFormat::WORDS),
+        Some("auto"),
+        "How log lines look; auto: pretty on a terminal, JSON elsewhere",
+    ),
+];
+
+/// The settings that the server is started with, besides the engine's own.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// The engine's.
+    pub engine: CoordinatorConfig,
+    /// Where to listen.
+    pub listen: SocketAddr,
+    /// Where participants reach it; the listening address when `None`.
+    pub advertise: Option<String>,
+    /// Serve other machines in clear text.
+    pub insecure: bool,
+    /// Where to serve metrics.
+    pub metrics_listen: Option<SocketAddr>,
+    /// How long to drain.
+    pub drain: Duration,
+}
+
+impl ServerSettings {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When two of them do not fit together.
+    pub fn read(settings: &Settings) -> Result<Self, ConfigError> {
+        let defaults = CoordinatorConfig::default();
+        let timeout: Duration = settings.get("timeout")?;
+        let timeout_max: Duration = settings.get("timeout_max")?;
+        if timeout.is_zero() || timeout > timeout_max {
+            return Err(settings.refuse("timeout", "above 0 and at most timeout_max"));
+        }
+        let bytes: u64 = settings.get("in_flight_bytes_max")?;
+        let engine = CoordinatorConfig {
+            data: settings.get::<PathBuf>("data")?,
+            slot: Slot(settings.get::<u16>("slot")?),
+            shards: settings.find::<usize>("shards")?.unwrap_or(defaults.shards),
+            in_flight_max: settings.get("in_flight_max")?,
+            in_flight_bytes_max: usize::try_from(bytes).unwrap_or(usize::MAX),
+            undelivered_max: settings.get("undelivered_max")?,
+            link_queue_max: settings.get("link_queue_max")?,
+            timeout,
+            timeout_max,
+            outcome_retention: settings.get("outcome_retention")?,
+        };
+        Ok(Self {
+            engine,
+            listen: settings.get("listen")?,
+            advertise: settings.find("advertise")?,
+            insecure: settings.get("insecure")?,
+            metrics_listen: settings.find("metrics_listen")?,
+            drain: settings.get("drain")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use handfast_runtime::config::Flags;
+
+    #[test]
+    fn the_defaults_are_in_order() {
+        let settings = Settings::load(SETTINGS, &Flags::default(), &|_| None).expect("defaults");
+        let server = ServerSettings::read(&settings).expect("defaults");
+        assert_eq!(server.listen, "127.0.0.1:7420".parse().expect("an address"));
+        let defaults = CoordinatorConfig::default();
+        assert_eq!(server.engine.in_flight_bytes_max, defaults.in_flight_bytes_max);
+        assert_eq!(server.engine.outcome_retention, defaults.outcome_retention);
+        assert_eq!(server.engine.undelivered_max, defaults.undelivered_max);
+    }
+}

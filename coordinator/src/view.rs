@@ -1,0 +1,233 @@
+//! Transactions as people and programs are shown them.
+
+use handfast_commit_core::id::{Protocol, TransactionId};
+use handfast_commit_core::record::{AbortReason, Commit, Ended, Info};
+use handfast_commit_core::two_phase::coordinator::{
+    BranchState, Event, Outcome, PhaseView, TransactionView,
+};
+use handfast_wire::record::cause_number;
+use handfast_wire::v1;
+use prost_types::{Duration, Timestamp};
+
+use crate::store::Found;
+
+fn timestamp(ms: u64) -> Option<Timestamp> {
+    (ms > 0).then(|| Timestamp {
+        seconds: i64::try_from(ms / 1000).unwrap_or(i64::MAX),
+        nanos: (ms % 1000) as i32 * 1_000_000,
+    })
+}
+
+/// A wall-clock time of the core.
+#[must_use]
+pub fn at(ms: u64) -> Option<Timestamp> {
+    timestamp(ms)
+}
+
+/// A length of time.
+#[must_use]
+pub fn duration(us: u64) -> Option<Duration> {
+    (us > 0).then(|| Duration {
+        seconds: i64::try_from(us / 1_000_000).unwrap_or(i64::MAX),
+        nanos: (us % 1_000_000) as i32 * 1000,
+    })
+}
+
+fn protocol(id: TransactionId) -> v1::Protocol {
+    match id.protocol() {
+        Protocol::TwoPhase => v1::Protocol::TwoPhase,
+        Protocol::ThreePhase => v1::Protocol::ThreePhase,
+        Protocol::PaxosCommit => v1::Protocol::PaxosCommit,
+    }
+}
+
+fn abort_reason(reason: &AbortReason) -> v1::AbortReason {
+    v1::AbortReason {
+        // The numbers are the same by definition.
+        cause: i32::try_from(cause_number(reason.cause)).unwrap_or(0),
+        participant: reason.participant.as_ref().map(ToString::to_string).unwrap_or_default(),
+        message: reason.message.clone(),
+    }
+}
+
+fn base(id: TransactionId, info: &Info) -> v1::Transaction {
+    v1::Transaction {
+        transaction_id: id.to_string(),
+        protocol: protocol(id).into(),
+        summary: info.summary.clone(),
+        labels: info.labels.iter().cloned().collect(),
+        traceparent: info.traceparent.clone(),
+        ..Default::default()
+    }
+}
+
+/// The state that a running transaction is in.
+#[must_use]
+pub fn running_state(phase: PhaseView) -> v1::TransactionState {
+    match phase {
+        PhaseView::Active => v1::TransactionState::Active,
+        PhaseView::Preparing | PhaseView::OnePhase => v1::TransactionState::Preparing,
+        PhaseView::Committing => v1::TransactionState::Committing,
+    }
+}
+
+/// A running transaction.
+#[must_use]
+pub fn running(view: &TransactionView) -> v1::Transaction {
+    let branches = view
+        .branches
+        .iter()
+        .map(|branch| v1::BranchStatus {
+            participant: branch.participant.to_string(),
+            state: match branch.state {
+                BranchState::Enlisted => v1::BranchState::Enlisted,
+                BranchState::Preparing => v1::BranchState::Preparing,
+                BranchState::Prepared => v1::BranchState::Prepared,
+                BranchState::ReadOnly => v1::BranchState::ReadOnly,
+                BranchState::OnePhase => v1::BranchState::OnePhase,
+                BranchState::Committing => v1::BranchState::Committing,
+                BranchState::Committed => v1::BranchState::Committed,
+            }
+            .into(),
+            result: branch.result.clone(),
+        })
+        .collect();
+    v1::Transaction {
+        state: running_state(view.phase).into(),
+        request_id: view.request.as_ref().map(|r| r.id.to_string()).unwrap_or_default(),
+        branches,
+        started_at: timestamp(view.started_ms),
+        decided_at: timestamp(view.decided_ms),
+        timeout: duration(view.timeout_us),
+        ..base(view.id, &view.info)
+    }
+}
+
+fn branches<'a>(
+    names: impl Iterator<Item = &'a handfast_commit_core::id::ParticipantName>,
+    state: v1::BranchState,
+) -> Vec<v1::BranchStatus> {
+    names
+        .map(|name| v1::BranchStatus {
+            participant: name.to_string(),
+            state: state.into(),
+            ..Default::default()
+        })
+        .collect()
+}
+
+/// A decision in the log.
+#[must_use]
+pub fn decided(commit: &Commit) -> v1::Transaction {
+    v1::Transaction {
+        state: v1::TransactionState::Committing.into(),
+        request_id: commit.request.as_ref().map(|r| r.id.to_string()).unwrap_or_default(),
+        branches: branches(commit.voters.iter().map(|(name, _)| name), v1::BranchState::Committing),
+        started_at: timestamp(commit.started_ms),
+        decided_at: timestamp(commit.decided_ms),
+        ..base(commit.id, &commit.info)
+    }
+}
+
+/// An end in the log.
+#[must_use]
+pub fn ended(ended: &Ended) -> v1::Transaction {
+    let (state, branch_state) = match &ended.outcome {
+        Ok(()) => (v1::TransactionState::Committed, v1::BranchState::Committed),
+        Err(_) => (v1::TransactionState::Aborted, v1::BranchState::Aborted),
+    };
+    v1::Transaction {
+        state: state.into(),
+        abort_reason: ended.outcome.as_ref().err().map(abort_reason),
+        request_id: ended.request.as_ref().map(|r| r.id.to_string()).unwrap_or_default(),
+        branches: branches(ended.participants.iter(), branch_state),
+        started_at: timestamp(ended.started_ms),
+        finished_at: timestamp(ended.ended_ms),
+        ..base(ended.id, &ended.info)
+    }
+}
+
+/// Whatever was found in the log.
+#[must_use]
+pub fn found(found: &Found) -> v1::Transaction {
+    match found {
+        Found::Live(commit) => decided(commit),
+        Found::Ended(end) => ended(end),
+    }
+}
+
+/// A transaction of which only the state is known.
+#[must_use]
+pub fn bare(id: TransactionId, state: v1::TransactionState) -> v1::Transaction {
+    v1::Transaction { state: state.into(), ..base(id, &Info::default()) }
+}
+
+/// A presumed abort.
+#[must_use]
+pub fn presumed_aborted(id: TransactionId) -> v1::Transaction {
+    v1::Transaction { abort_reason: Some(presumed()), ..bare(id, v1::TransactionState::Aborted) }
+}
+
+fn presumed() -> v1::AbortReason {
+    v1::AbortReason {
+        cause: v1::AbortCause::Presumed.into(),
+        participant: String::new(),
+        message: "nobody remembers a decision, so there was none".to_owned(),
+    }
+}
+
+/// The answer to a commit.
+#[must_use]
+pub fn outcome(outcome: Outcome) -> v1::Outcome {
+    let state = match &outcome.result {
+        Ok(()) if outcome.pending.is_empty() => v1::TransactionState::Committed,
+        Ok(()) => v1::TransactionState::Committing,
+        Err(_) => v1::TransactionState::Aborted,
+    };
+    v1::Outcome {
+        transaction_id: outcome.id.to_string(),
+        state: state.into(),
+        abort_reason: outcome.result.as_ref().err().map(abort_reason),
+        pending: outcome.pending.iter().map(ToString::to_string).collect(),
+        results: outcome
+            .results
+            .into_iter()
+            .map(|(name, payload)| v1::BranchResult { participant: name.to_string(), payload })
+            .collect(),
+        repeated_request: outcome.repeated,
+    }
+}
+
+/// The answer to a repeated commit or abort of a transaction that is over.
+#[must_use]
+pub fn outcome_of(transaction: &v1::Transaction) -> v1::Outcome {
+    let pending = transaction
+        .branches
+        .iter()
+        .filter(|branch| branch.state == i32::from(v1::BranchState::Committing));
+    v1::Outcome {
+        transaction_id: transaction.transaction_id.clone(),
+        state: transaction.state,
+        abort_reason: transaction.abort_reason.clone(),
+        pending: pending.map(|branch| branch.participant.clone()).collect(),
+        results: Vec::new(),
+        repeated_request: true,
+    }
+}
+
+/// An event in one sentence.
+#[must_use]
+pub fn sentence(event: &Event) -> String {
+    match event {
+        Event::Begun { .. } => "begun".to_owned(),
+        Event::Enlisted { participant, .. } => format!("{participant} joined"),
+        Event::Preparing { .. } => "the participants are asked to prepare".to_owned(),
+        Event::Voted { participant, .. } => format!("{participant} voted yes"),
+        Event::VotedNo { participant, reason, .. } => format!("{participant} voted no: {reason}"),
+        Event::Decided { .. } => "commit is decided".to_owned(),
+        Event::Aborted { reason, .. } => format!("aborted: {}", reason.message),
+        Event::Acknowledged { participant, .. } => format!("{participant} has committed"),
+        Event::Ended { .. } => "every participant has committed".to_owned(),
+        Event::Alarm { participant, alarm, .. } => format!("ALARM: {participant} {alarm}"),
+    }
+}

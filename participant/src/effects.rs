@@ -1,0 +1,172 @@
+//! What the core wants done: answers, calls of the resource, questions, notes.
+//!
+//! Called on the shard's thread, or on the log's when an action had to wait for a record. Nothing here
+//! blocks, and nothing here runs the resource manager's code: that gets tasks of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use handfast_commit_core::id::{ParticipantName, Slot, TransactionId};
+use handfast_commit_core::message::{FromParticipant, Vote};
+use handfast_commit_core::two_phase::participant::{Action, Input, ResourceCall, Via};
+use handfast_runtime::crash_point::{compiled_in, reached};
+use handfast_runtime::driver::Effects;
+use handfast_runtime::shard::ShardHandle;
+use handfast_wire::convert;
+use handfast_wire::v1;
+use tokio::runtime::Handle;
+
+use crate::observe;
+use crate::outgoing::Outgoing;
+use crate::resource_calls::{self, AnyResource};
+use crate::sessions::{Asked, Sessions};
+use crate::shard::{ParticipantShard, ShardAction, ShardInput, Waiter};
+use crate::status::refusal_code;
+
+/// How long a message may take to leave the process, where a crash point waits for it.
+const LEAVES_WITHIN: Duration = Duration::from_millis(1);
+
+/// Does what the shard wants done.
+#[derive(Clone)]
+pub(crate) struct ParticipantEffects {
+    pub(crate) participant: ParticipantName,
+    pub(crate) runtime: Handle,
+    pub(crate) shard: ShardHandle<ParticipantShard>,
+    pub(crate) resource: Arc<dyn AnyResource>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) outgoing: Arc<Outgoing>,
+    /// Calls of the resource that are running.
+    pub(crate) calls: Arc<AtomicUsize>,
+}
+
+impl Effects<ShardAction> for ParticipantEffects {
+    fn perform(&self, action: ShardAction) {
+        match action {
+            ShardAction::Durable(tell) => {
+                let _ = tell.send(());
+            }
+            ShardAction::Core(Action::Respond { via, slot, message }) => {
+                self.respond(via, slot, message);
+            }
+            ShardAction::Core(Action::Resource { id, call }) => self.call(id, call),
+            ShardAction::Core(Action::Inquire { id, incarnation, endpoint }) => {
+                let question = self.outgoing.inquiry_message(id, incarnation);
+                if self.sessions.ask(id.slot(), question) == Asked::OverSession {
+                    return;
+                }
+                let (outgoing, shard) = (Arc::clone(&self.outgoing), self.shard.clone());
+                self.runtime.spawn(async move {
+                    if let Some(outcome) = outgoing.inquire(id, incarnation, &endpoint).await {
+                        shard.input(ShardInput::Core(Input::Answer { id, outcome }));
+                    }
+                });
+            }
+            ShardAction::Core(Action::InquirePeers { id, incarnation, peers }) => {
+                for (peer, endpoint) in peers {
+                    let (outgoing, shard) = (Arc::clone(&self.outgoing), self.shard.clone());
+                    self.runtime.spawn(async move {
+                        let asked = outgoing.inquire_peer(id, incarnation, &peer, &endpoint);
+                        if let Some(outcome) = asked.await {
+                            let input = Input::PeerAnswer { id, peer, outcome };
+                            shard.input(ShardInput::Core(input));
+                        }
+                    });
+                }
+            }
+            ShardAction::Core(Action::AnswerPeer { to, outcome }) => {
+                if let Waiter::Peer(peer) = to {
+                    let _ = peer.send(outcome);
+                }
+            }
+            ShardAction::Core(Action::AnswerTouch { to, allowed }) => {
+                if let Waiter::Touch(waiter) = to {
+                    let _ = waiter.send(allowed);
+                }
+            }
+            ShardAction::Core(Action::Note(event)) => observe::note(&self.participant, &event),
+        }
+    }
+}
+
+impl ParticipantEffects {
+    fn respond(&self, via: Via<Waiter>, slot: Slot, message: FromParticipant) {
+        let after = match &message {
+            FromParticipant::Voted { vote: Vote::Prepared, .. } => {
+                reached("participant.after-prepared-record");
+                Some("participant.after-vote-sent")
+            }
+            FromParticipant::Voted { vote: Vote::Committed { .. }, .. } => {
+                reached("participant.one-phase.after-record");
+                Some("participant.one-phase.after-vote-sent")
+            }
+            FromParticipant::Committed { .. } => {
+                reached("participant.after-commit-record");
+                Some("participant.after-ack-sent")
+            }
+            FromParticipant::Voted { .. }
+            | FromParticipant::Aborted { .. }
+            | FromParticipant::Refused { .. } => None,
+        };
+        match via {
+            Via::Link => self.sessions.answer(slot, session_message(message)),
+            // Whoever has called and gone away asks again.
+            Via::Call(Waiter::Call(caller)) => drop(caller.send(message)),
+            Via::Call(Waiter::Peer(_) | Waiter::Touch(_)) => {
+                unreachable!("commands are answered to their callers")
+            }
+        }
+        if let Some(point) = after.filter(|_| compiled_in()) {
+            self.runtime.spawn(async move {
+                tokio::time::sleep(LEAVES_WITHIN).await;
+                reached(point);
+            });
+        }
+    }
+
+    fn call(&self, id: TransactionId, call: ResourceCall) {
+        let resource = Arc::clone(&self.resource);
+        if matches!(call, ResourceCall::Cancel | ResourceCall::Finished(_)) {
+            self.runtime.spawn(async move { resource_calls::tell(&*resource, id, &call) });
+            return;
+        }
+        let running = Running::new(&self.calls);
+        let shard = self.shard.clone();
+        self.runtime.spawn(async move {
+            let result = resource_calls::call(resource, id, call).await;
+            shard.input(ShardInput::Core(Input::Resource { id, result }));
+            drop(running);
+        });
+    }
+}
+
+/// Counts a call while it runs, and when its task is dropped, too.
+struct Running(Arc<AtomicUsize>);
+
+impl Running {
+    fn new(calls: &Arc<AtomicUsize>) -> Self {
+        calls.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(calls))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// An answer as a frame's message; a refusal with the code that a unary call would have got.
+fn session_message(message: FromParticipant) -> v1::ParticipantMessage {
+    let code = match &message {
+        FromParticipant::Refused { reason, .. } => Some(refusal_code(reason)),
+        _ => None,
+    };
+    let mut message = convert::session_message(message);
+    if let (Some(code), Some(v1::participant_message::Message::Refusal(refusal))) =
+        (code, message.message.as_mut())
+    {
+        refusal.code = code.into();
+    }
+    message
+}

@@ -1,0 +1,370 @@
+//! The participant without its network: one shard, its log, its resource.
+//!
+//! The services of [`crate::server`] and the suite of [`crate::conformance`] are two ways to speak to
+//! it. Whoever calls it and goes away changes nothing: the work of a branch belongs to the engine, the
+//! call only waits for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use handfast_commit_core::id::{Incarnation, ParticipantName, TransactionId};
+use handfast_commit_core::message::{FromParticipant, Inquired};
+use handfast_commit_core::step::Time;
+use handfast_commit_core::two_phase::participant::{
+    Config, Input, OpenBranch, Origin, SessionRefusal, Via,
+};
+use handfast_journal::{
+    Journal, JournalError, LogHandle, LogWriter, Reader, Submission, WriterOptions,
+};
+use handfast_runtime::clock::{Clock, wall_ms};
+use handfast_runtime::crash_point::reached;
+use handfast_runtime::driver::{Driver, Gated};
+use handfast_runtime::shard::{ShardHandle, ShardQueue};
+use handfast_wire::convert::PrepareOrder;
+use tokio::sync::oneshot;
+
+use crate::effects::ParticipantEffects;
+use crate::observe::{LogObserver, OpenCounts};
+use crate::outgoing::Outgoing;
+use crate::recovery::{self, StartError};
+use crate::resource_calls::{self, AnyResource};
+use crate::sessions::Sessions;
+use crate::shard::{OnePhaseCommitted, ParticipantShard, ShardAction, ShardInput, Waiter};
+
+/// First wait before the resource is asked again what it holds; doubles up to [`ASK_AGAIN_AFTER_MAX`].
+const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
+const ASK_AGAIN_AFTER_MAX: Duration = Duration::from_secs(2);
+/// How often a one-phase commit that is on its way is looked at.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
+
+/// The engine has been stopped, or its log has failed: it answers nothing more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the participant has stopped")]
+pub(crate) struct Stopped;
+
+/// Called when the log has failed.
+pub(crate) type OnPoison = Box<dyn FnOnce(&JournalError) + Send>;
+
+/// What an engine is made of.
+pub(crate) struct Parts {
+    pub(crate) name: ParticipantName,
+    pub(crate) journal: Box<dyn Journal>,
+    pub(crate) reader: Arc<dyn Reader>,
+    pub(crate) clock: Clock,
+    pub(crate) handle: ShardHandle<ParticipantShard>,
+    pub(crate) queue: ShardQueue<ParticipantShard>,
+    pub(crate) outgoing: Arc<Outgoing>,
+    pub(crate) on_poison: OnPoison,
+    /// Times, without `one_phase` and the seed.
+    pub(crate) config: Config,
+}
+
+/// A running participant.
+pub(crate) struct Engine {
+    name: ParticipantName,
+    incarnation: Incarnation,
+    shard: ShardHandle<ParticipantShard>,
+    log: LogHandle<Gated<ShardAction, ParticipantEffects>>,
+    effects: ParticipantEffects,
+    poisoned: Arc<AtomicBool>,
+    draining: AtomicBool,
+    threads: std::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Reads the log, asks the resource what it holds, and takes over. Must be called on a tokio runtime.
+    pub(crate) async fn start(
+        parts: Parts,
+        resource: Arc<dyn AnyResource>,
+    ) -> Result<Self, StartError> {
+        let Parts { name, journal, reader, clock, handle, queue, outgoing, on_poison, config } =
+            parts;
+        let incarnation = Incarnation(reader.incarnation());
+        let jitter_seed =
+            getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))?;
+        let config = Config { one_phase: resource.keeps_all_in_store(), jitter_seed, ..config };
+        let mut machine = ParticipantShard::new(incarnation, config);
+        let found = recovery::restore(&*reader, &mut machine)?;
+        let held = ask_until_answered(&*resource).await;
+
+        let effects = ParticipantEffects {
+            participant: name.clone(),
+            runtime: tokio::runtime::Handle::current(),
+            shard: handle.clone(),
+            resource,
+            sessions: Arc::new(Sessions::default()),
+            outgoing,
+            calls: Arc::new(AtomicUsize::new(0)),
+        };
+        let (writer, log) =
+            LogWriter::new(journal, WriterOptions::default(), Box::new(LogObserver));
+        let poisoned = Arc::new(AtomicBool::new(false));
+        let mark = Arc::clone(&poisoned);
+        let writer = writer.spawn(move |error| {
+            mark.store(true, Ordering::Release);
+            on_poison(&error);
+        })?;
+        let mut driver = Driver::new(machine, log.clone(), effects.clone());
+        // What the resource holds and the log does not know was never voted for.
+        let unknown = held.len().saturating_sub(found.in_doubt);
+        driver.handle(clock.now(), ShardInput::Core(Input::ResourceHolds { ids: held }));
+        let resumed = driver.machine_mut().resume(clock.now());
+        driver.apply(resumed);
+        reached("participant.recovery.before-ready");
+        let shard_thread = queue.spawn(name.as_str(), clock, driver)?;
+        tracing::info!(
+            participant = %name,
+            in_doubt = found.in_doubt,
+            one_phase_kept = found.one_phase,
+            "recovered: {} branches are in doubt, {unknown} that the resource held were never voted for",
+            found.in_doubt
+        );
+        Ok(Self {
+            name,
+            incarnation,
+            shard: handle,
+            log,
+            effects,
+            poisoned,
+            draining: AtomicBool::new(false),
+            threads: std::sync::Mutex::new(vec![shard_thread, writer]),
+        })
+    }
+
+    pub(crate) fn name(&self) -> &ParticipantName {
+        &self.name
+    }
+
+    pub(crate) fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.effects.sessions
+    }
+
+    pub(crate) fn outgoing(&self) -> &Outgoing {
+        &self.effects.outgoing
+    }
+
+    /// True when the log has failed: nothing more comes from this process.
+    pub(crate) fn is_poisoned(&self) -> bool {
+        self.poisoned.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Takes no new work from here on.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Calls of the resource that are running.
+    pub(crate) fn calls(&self) -> usize {
+        self.effects.calls.load(Ordering::Relaxed)
+    }
+
+    // ---- what a coordinator says ------------------------------------------------------------------
+
+    pub(crate) fn input(&self, input: Input<Waiter>) {
+        self.shard.input(ShardInput::Core(input));
+    }
+
+    pub(crate) fn answer(&self, origin: &Origin, id: TransactionId, outcome: Inquired) {
+        self.shard.input(ShardInput::Answer { epoch: origin.epoch, id, outcome });
+    }
+
+    async fn call(
+        &self,
+        make: impl FnOnce(Via<Waiter>) -> Input<Waiter>,
+    ) -> Result<FromParticipant, Stopped> {
+        let (caller, answer) = oneshot::channel();
+        self.input(make(Via::Call(Waiter::Call(caller))));
+        answer.await.map_err(|_| Stopped)
+    }
+
+    pub(crate) async fn prepare(
+        &self,
+        order: PrepareOrder,
+        origin: Origin,
+    ) -> Result<FromParticipant, Stopped> {
+        let PrepareOrder { prepare, peers } = order;
+        self.call(|via| Input::Prepare { prepare, peers, origin, via }).await
+    }
+
+    pub(crate) async fn commit(
+        &self,
+        id: TransactionId,
+        incarnation: Incarnation,
+        origin: Origin,
+    ) -> Result<FromParticipant, Stopped> {
+        self.call(|via| Input::Commit { id, incarnation, origin, via }).await
+    }
+
+    pub(crate) async fn abort(
+        &self,
+        id: TransactionId,
+        origin: Origin,
+    ) -> Result<FromParticipant, Stopped> {
+        self.call(|via| Input::Abort { id, origin, via }).await
+    }
+
+    /// What a peer in doubt may know.
+    pub(crate) async fn peer_asks(&self, id: TransactionId) -> Result<Inquired, Stopped> {
+        let (waiter, answer) = oneshot::channel();
+        self.input(Input::PeerAsks { id, waiter: Waiter::Peer(waiter) });
+        answer.await.map_err(|_| Stopped)
+    }
+
+    /// The branches whose end this participant does not own, oldest first; all of it durable.
+    pub(crate) async fn open_branches(
+        &self,
+        only: Option<TransactionId>,
+    ) -> Result<Vec<OpenBranch>, Stopped> {
+        let open = self.shard.ask(move |shard| {
+            shard.open_branches().filter(|branch| only.is_none_or(|id| branch.id == id)).collect()
+        });
+        let open: Vec<OpenBranch> = open.await.ok_or(Stopped)?;
+        self.flushed().await?;
+        Ok(open)
+    }
+
+    /// How many there are.
+    pub(crate) async fn open_counts(&self) -> Result<OpenCounts, Stopped> {
+        let counted = self.shard.ask(|shard| {
+            let mut counts = OpenCounts::default();
+            for branch in shard.open_branches() {
+                if branch.one_phase.is_some() {
+                    counts.one_phase += 1;
+                } else {
+                    counts.in_doubt += 1;
+                    let oldest = counts.oldest_ms.unwrap_or(branch.since_ms);
+                    counts.oldest_ms = Some(oldest.min(branch.since_ms));
+                }
+            }
+            counts
+        });
+        counted.await.ok_or(Stopped)
+    }
+
+    pub(crate) async fn show_counts(&self) -> Result<(), Stopped> {
+        self.open_counts().await?.show(wall_ms());
+        Ok(())
+    }
+
+    // ---- sessions ---------------------------------------------------------------------------------
+
+    /// Refuses a coordinator that has been succeeded.
+    pub(crate) async fn check_epoch(&self, origin: &Origin) -> Result<Result<(), String>, Stopped> {
+        let slot = origin.slot;
+        let seen = self.shard.ask(move |shard| shard.epoch(slot)).await.ok_or(Stopped)?;
+        Ok(match seen {
+            Some(seen) if seen > origin.epoch => Err(format!(
+                "epoch {} of slot {} is over: epoch {} has been seen",
+                origin.epoch.0, slot.0, seen.0
+            )),
+            _ => Ok(()),
+        })
+    }
+
+    /// The one-phase commits for a coordinator that has just connected: durable, and complete for the
+    /// epochs before its own.
+    pub(crate) async fn report(&self, origin: &Origin) -> Result<Vec<OnePhaseCommitted>, Stopped> {
+        loop {
+            let about = origin.clone();
+            let unreported = self.shard.ask(move |shard| shard.unreported(&about));
+            let unreported = unreported.await.ok_or(Stopped)?;
+            if unreported.is_empty() {
+                break;
+            }
+            for id in unreported {
+                // Nobody waits for these any more. One that cannot be aborted has committed.
+                self.abort(id, origin.clone()).await?;
+            }
+            tokio::time::sleep(LOOK_AGAIN_AFTER).await;
+        }
+        let commits = self.shard.ask(|shard| shard.one_phase_commits()).await.ok_or(Stopped)?;
+        self.flushed().await?;
+        Ok(commits)
+    }
+
+    /// Returns when everything that the shard has handed to the log so far is durable.
+    pub(crate) async fn flushed(&self) -> Result<(), Stopped> {
+        let (tell, durable) = oneshot::channel();
+        let effects = self.effects.clone();
+        self.log.submit(Submission {
+            mutations: Vec::new(),
+            forced: true,
+            completion: Some(Gated::standalone(effects, vec![ShardAction::Durable(tell)])),
+        });
+        durable.await.map_err(|_| Stopped)
+    }
+
+    // ---- the end ----------------------------------------------------------------------------------
+
+    /// Writes what the log has been given, and ends the threads. Blocks for as long as that takes.
+    pub(crate) fn stop(&self) {
+        self.shard.stop();
+        let mut threads = {
+            let mut threads = self.threads.lock().unwrap_or_else(|error| error.into_inner());
+            std::mem::take(&mut *threads)
+        };
+        // The shard first: it submits. A thread that has panicked has said so.
+        if !threads.is_empty() {
+            let _ = threads.remove(0).join();
+        }
+        self.log.close();
+        for thread in threads {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// An engine that is dropped without being stopped leaves nothing running.
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.shard.stop();
+        self.log.close();
+    }
+}
+
+/// A failure to tell is not an empty list: nothing is served until the resource has answered.
+async fn ask_until_answered(resource: &dyn AnyResource) -> Vec<TransactionId> {
+    let mut wait = ASK_AGAIN_AFTER;
+    loop {
+        match resource_calls::in_doubt(resource).await {
+            Ok(ids) => return ids,
+            Err(error) => {
+                tracing::warn!("not serving yet: the resource cannot say what it holds: {error}");
+            }
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(ASK_AGAIN_AFTER_MAX);
+    }
+}
+
+/// Asks whether work may be done in a session.
+pub(crate) async fn touch(
+    shard: &ShardHandle<ParticipantShard>,
+    id: TransactionId,
+) -> Result<Result<(), SessionRefusal>, Stopped> {
+    let (waiter, answer) = oneshot::channel();
+    let input = Input::Touched { id, waiter: Waiter::Touch(waiter) };
+    shard.input(ShardInput::Core(input));
+    answer.await.map_err(|_| Stopped)
+}
+
+/// The moment on the engine's clock that is `left` from now.
+pub(crate) fn after(clock: &Clock, left: Duration) -> Time {
+    clock.time().plus(u64::try_from(left.as_micros()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,136 @@
+//! How the store's data lies in the journal's data table, and what changes there at each step.
+
+use std::collections::BTreeSet;
+
+use handfast_commit_core::id::TransactionId;
+use prost::Message;
+use prost::bytes::Bytes;
+
+use super::operations::Writes;
+use crate::resource_manager::Change;
+
+const DATA: u8 = b'd';
+/// The prefix of staged branches, and where a scan for them begins.
+pub(super) const STAGED: u8 = b's';
+
+/// Where the value of a user's key is.
+pub(super) fn data_key(key: &[u8]) -> Vec<u8> {
+    prefixed(DATA, key)
+}
+
+/// Where the staged branch of a transaction is.
+pub(super) fn staged_key(id: TransactionId) -> Vec<u8> {
+    prefixed(STAGED, id.as_bytes())
+}
+
+fn prefixed(prefix: u8, key: &[u8]) -> Vec<u8> {
+    let mut prefixed = Vec::with_capacity(1 + key.len());
+    prefixed.push(prefix);
+    prefixed.extend_from_slice(key);
+    prefixed
+}
+
+/// A branch that can be committed and can be aborted: what it will write, and what it has read and
+/// nobody else may write before it ends.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Staged {
+    pub(super) writes: Writes,
+    pub(super) read: BTreeSet<Bytes>,
+}
+
+impl Staged {
+    /// What the vote makes durable.
+    pub(super) fn prepare_changes(&self, id: TransactionId) -> Vec<Change> {
+        vec![(staged_key(id), Some(self.encode()))]
+    }
+
+    /// What the commit makes durable.
+    pub(super) fn commit_changes(&self, id: TransactionId) -> Vec<Change> {
+        let writes = self.writes.iter();
+        let writes =
+            writes.map(|(key, value)| (data_key(key), value.as_ref().map(|value| value.to_vec())));
+        std::iter::once((staged_key(id), None)).chain(writes).collect()
+    }
+
+    /// What the abort makes durable.
+    pub(super) fn abort_changes(id: TransactionId) -> Vec<Change> {
+        vec![(staged_key(id), None)]
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let write = |(key, value): (&Bytes, &Option<Bytes>)| StagedWrite {
+            key: key.clone(),
+            value: value.clone(),
+        };
+        StagedBranch {
+            writes: self.writes.iter().map(write).collect(),
+            read: self.read.iter().cloned().collect(),
+        }
+        .encode_to_vec()
+    }
+
+    /// Reads what [`Staged::prepare_changes`] has written.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, prost::DecodeError> {
+        let branch = StagedBranch::decode(bytes)?;
+        Ok(Self {
+            writes: branch.writes.into_iter().map(|write| (write.key, write.value)).collect(),
+            read: branch.read.into_iter().collect(),
+        })
+    }
+}
+
+/// [`Staged`] on disk. Fields are only ever added.
+#[derive(Clone, PartialEq, prost::Message)]
+struct StagedBranch {
+    #[prost(message, repeated, tag = "1")]
+    writes: Vec<StagedWrite>,
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    read: Vec<Bytes>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StagedWrite {
+    #[prost(bytes = "bytes", tag = "1")]
+    key: Bytes,
+    // Unset: the key is deleted.
+    #[prost(bytes = "bytes", optional, tag = "2")]
+    value: Option<Bytes>,
+}
+
+#[cfg(test)]
+mod tests {
+    use handfast_commit_core::id::{Epoch, Protocol, Sequence, Slot};
+
+    use super::*;
+
+    #[test]
+    fn a_staged_branch_is_read_as_it_was_written() {
+        let id = TransactionId::new(Slot(1), Protocol::TwoPhase, Epoch(2), Sequence(3));
+        let staged = Staged {
+            writes: Writes::from([
+                ("deleted".into(), None),
+                ("empty".into(), Some(Bytes::new())),
+                ("put".into(), Some("value".into())),
+            ]),
+            read: BTreeSet::from(["read".into()]),
+        };
+        let changes = staged.prepare_changes(id);
+        let [(key, Some(value))] = changes.as_slice() else {
+            panic!("one put, not {changes:?}");
+        };
+        assert_eq!((key[0], &key[1..]), (b's', &id.as_bytes()[..]));
+        assert_eq!(Staged::decode(value), Ok(staged));
+    }
+
+    #[test]
+    fn a_commit_moves_the_writes_from_the_stage_to_the_data() {
+        let id = TransactionId::new(Slot(1), Protocol::TwoPhase, Epoch(2), Sequence(3));
+        let writes = Writes::from([("a".into(), Some("1".into())), ("b".into(), None)]);
+        let staged = Staged { writes, read: BTreeSet::new() };
+        assert_eq!(
+            staged.commit_changes(id),
+            [(staged_key(id), None), (b"da".to_vec(), Some(b"1".to_vec())), (b"db".to_vec(), None),]
+        );
+        assert_eq!(Staged::abort_changes(id), [(staged_key(id), None)]);
+    }
+}

@@ -1,0 +1,3 @@
+//! The resources that the reference participant serves.
+
+pub mod key_value;

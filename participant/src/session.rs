@@ -1,0 +1,324 @@
+//! One session: frames from a coordinator, frames to it.
+//!
+//! A session begins with the coordinator's hello and our welcome, which names the one-phase commits that
+//! we still keep. Only then is anything asked or done in it. It ends when the coordinator leaves, when a
+//! newer one begins, or when a queue overflows; nothing is lost by that but time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use handfast_commit_core::id::{Incarnation, TransactionId};
+use handfast_commit_core::two_phase::participant::{Input, Origin, Via};
+use handfast_wire::convert::{self, InvalidField};
+use handfast_wire::v1;
+use handfast_wire::v1::coordinator_message::Message;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Status, Streaming};
+
+use crate::engine::Engine;
+use crate::participant_service::{check_name, served_id};
+use crate::sessions::{SessionEnds, SessionNumber};
+use crate::shard::{OnePhaseCommitted, Waiter};
+use crate::status;
+
+/// Longest wait for the hello.
+const HELLO_MAX: Duration = Duration::from_secs(10);
+/// Messages in one frame at most, and bytes after which it is sent.
+const FRAME_MESSAGES_MAX: usize = 512;
+const FRAME_BYTES: usize = 1 << 20;
+/// Frames that wait for the transport. More would only grow old there.
+const FRAMES_MAX: usize = 2;
+
+type Frames = mpsc::Sender<Result<v1::SessionResponse, Status>>;
+
+/// Opens a session and serves it in a task of its own.
+pub(crate) async fn open(
+    engine: Arc<Engine>,
+    mut incoming: Streaming<v1::SessionRequest>,
+) -> Result<ReceiverStream<Result<v1::SessionResponse, Status>>, Status> {
+    let first = tokio::time::timeout(HELLO_MAX, incoming.message()).await;
+    let first = match first {
+        Ok(first) => first?.ok_or_else(|| invalid("hello", "is required"))?,
+        Err(_) => return Err(Status::deadline_exceeded("no hello in time")),
+    };
+    let Some(hello) = &first.hello else {
+        return Err(invalid("hello", "is required on the first frame"));
+    };
+    check_name(engine.name(), &hello.participant)?;
+    let origin = convert::origin(first.origin.as_ref()).map_err(|error| status::invalid(&error))?;
+    let stopped = |_| status::draining();
+    engine.check_epoch(&origin).await.map_err(stopped)?.map_err(status::refused)?;
+    let number = SessionNumber { epoch: origin.epoch, session: hello.session };
+    let ends = engine
+        .sessions()
+        .open(origin.slot, number)
+        .map_err(|error| status::refused(error.to_string()))?;
+    let (frames, outgoing) = mpsc::channel(FRAMES_MAX);
+    let session = Session { engine, number, origin };
+    tokio::spawn(async move {
+        let why = session.serve(first, incoming, &frames, ends).await;
+        session.engine.sessions().close(session.origin.slot, session.number);
+        tracing::info!(
+            participant = %session.engine.name(),
+            slot = session.origin.slot.0,
+            epoch = session.number.epoch.0,
+            session = session.number.session,
+            "session ended: {}",
+            why.message()
+        );
+        // The transport may be gone, and full queues are not waited for.
+        let _ = frames.try_send(Err(why));
+    });
+    Ok(ReceiverStream::new(outgoing))
+}
+
+struct Session {
+    engine: Arc<Engine>,
+    number: SessionNumber,
+    origin: Origin,
+}
+
+impl Session {
+    /// Returns why the session is over.
+    async fn serve(
+        &self,
+        first: v1::SessionRequest,
+        mut incoming: Streaming<v1::SessionRequest>,
+        frames: &Frames,
+        ends: SessionEnds,
+    ) -> Status {
+        let SessionEnds { mut queue, mut ended } = ends;
+        let superseded = async {
+            match ended.wait_for(Option::is_some).await {
+                Ok(why) => status::refused(why.clone().unwrap_or_default()),
+                Err(_) => status::draining(),
+            }
+        };
+        tokio::pin!(superseded);
+        // What has queued up already goes out behind the welcome.
+        tokio::select! {
+            why = &mut superseded => return why,
+            welcomed = self.welcome(frames) => if let Err(why) = welcomed {
+                return why;
+            },
+        }
+        let receive = async {
+            let mut frame = first;
+            loop {
+                if let Err(why) = self.receive(frame) {
+                    return why;
+                }
+                match incoming.message().await {
+                    Ok(Some(next)) => frame = next,
+                    Ok(None) => return Status::cancelled("the coordinator has closed it"),
+                    Err(status) => return status,
+                }
+            }
+        };
+        tokio::select! {
+            // With the session's end goes its queue: why it ended is the better reason.
+            biased;
+            why = &mut superseded => why,
+            why = receive => why,
+            why = send(frames, &mut queue) => why,
+        }
+    }
+
+    /// Reports what the coordinator has to know before anything else, then asks about what is in doubt.
+    async fn welcome(&self, frames: &Frames) -> Result<(), Status> {
+        let commits = self.engine.report(&self.origin).await.map_err(|_| status::draining())?;
+        let welcome = v1::SessionWelcome {
+            participant: self.engine.name().to_string(),
+            participant_incarnation: self.engine.incarnation().0,
+            one_phase_commits: commits.into_iter().map(one_phase_message).collect(),
+        };
+        let frame = v1::SessionResponse { welcome: Some(welcome), messages: Vec::new() };
+        frames.send(Ok(frame)).await.map_err(|_| Status::cancelled("the coordinator has gone"))?;
+        self.engine.outgoing().heard(self.origin.slot, &self.origin.endpoint);
+        self.hear(Input::Heard { origin: self.origin.clone(), opened: true })?;
+        tracing::info!(
+            participant = %self.engine.name(),
+            slot = self.origin.slot.0,
+            epoch = self.number.epoch.0,
+            session = self.number.session,
+            coordinator = self.origin.endpoint,
+            "session opened"
+        );
+        Ok(())
+    }
+
+    /// Hands one input to the engine, unless the session has been succeeded.
+    fn hear(&self, input: Input<Waiter>) -> Result<(), Status> {
+        let latest = self
+            .engine
+            .sessions()
+            .while_latest(self.origin.slot, self.number, || self.engine.input(input));
+        if latest { Ok(()) } else { Err(status::refused("a newer session is open")) }
+    }
+
+    fn receive(&self, frame: v1::SessionRequest) -> Result<(), Status> {
+        let v1::SessionRequest { messages, origin, .. } = frame;
+        let origin = match origin {
+            Some(origin) => {
+                convert::origin(Some(&origin)).map_err(|error| status::invalid(&error))?
+            }
+            None => self.origin.clone(),
+        };
+        if origin.slot != self.origin.slot || origin.epoch != self.origin.epoch {
+            return Err(invalid("origin", "is not the one that the session was opened with"));
+        }
+        let heard = origin.clone();
+        let latest =
+            self.engine.sessions().while_latest(self.origin.slot, self.number, move || {
+                self.engine.input(Input::Heard { origin: heard, opened: false });
+            });
+        if !latest {
+            return Err(status::refused("a newer session is open"));
+        }
+        for message in messages {
+            let Some(message) = message.message else { continue };
+            let id = id_of(&message).to_owned();
+            if let Err(refusal) = self.handle(message, &origin)? {
+                self.refuse(&id, &refusal);
+            }
+        }
+        Ok(())
+    }
+
+    /// The outer error ends the session, the inner one refuses a message.
+    fn handle(&self, message: Message, origin: &Origin) -> Result<Result<(), Status>, Status> {
+        let input = match self.input_of(message, origin) {
+            Ok(Some(input)) => input,
+            Ok(None) => return Ok(Ok(())),
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        self.hear(input).map(Ok)
+    }
+
+    fn input_of(&self, message: Message, origin: &Origin) -> Result<Option<Input<Waiter>>, Status> {
+        let origin = origin.clone();
+        let name = self.engine.name();
+        Ok(Some(match message {
+            Message::Prepare(request) => {
+                check_name(name, &request.participant)?;
+                served_id(&request.transaction_id)?;
+                if self.engine.is_draining() {
+                    return Err(status::draining());
+                }
+                let order = convert::prepare(request).map_err(|error| status::invalid(&error))?;
+                let convert::PrepareOrder { prepare, peers } = order;
+                Input::Prepare { prepare, peers, origin, via: Via::Link }
+            }
+            Message::Commit(request) => {
+                check_name(name, &request.participant)?;
+                let id = served_id(&request.transaction_id)?;
+                let incarnation = Incarnation(request.participant_incarnation);
+                Input::Commit { id, incarnation, origin, via: Via::Link }
+            }
+            Message::Abort(request) => {
+                check_name(name, &request.participant)?;
+                let id = served_id(&request.transaction_id)?;
+                Input::Abort { id, origin, via: Via::Link }
+            }
+            Message::Forget(request) => {
+                check_name(name, &request.participant)?;
+                let id = served_id(&request.transaction_id)?;
+                Input::Forget { id, origin }
+            }
+            Message::PreCommit(request) => {
+                let id = convert::transaction_id(&request.transaction_id)
+                    .map_err(|error| status::invalid(&error))?;
+                return Err(status::unserved(id));
+            }
+            Message::InquiryAnswer(answer) => {
+                let (id, outcome) = match convert::inquired(Some(&answer)) {
+                    Ok((id, outcome)) if id.slot() == origin.slot => (id, outcome),
+                    Ok((id, _)) => {
+                        tracing::warn!(transaction = %id, "an answer about another slot is ignored");
+                        return Ok(None);
+                    }
+                    Err(error) => {
+                        tracing::warn!("an answer to an inquiry is ignored: {error}");
+                        return Ok(None);
+                    }
+                };
+                // One of an older session is dropped; the frame's next message ends it.
+                self.engine.sessions().while_latest(origin.slot, self.number, || {
+                    self.engine.answer(&origin, id, outcome);
+                });
+                return Ok(None);
+            }
+        }))
+    }
+
+    fn refuse(&self, id: &str, refusal: &Status) {
+        let reason = refusal.message().to_owned();
+        let Ok(id) = id.parse::<TransactionId>() else {
+            // The coordinator could not tell what the refusal is about.
+            tracing::warn!(participant = %self.engine.name(), "a message is ignored: {reason}");
+            return;
+        };
+        let refusal = v1::Refusal { code: refusal.code().into(), reason };
+        let message = v1::ParticipantMessage {
+            transaction_id: id.to_string(),
+            message: Some(v1::participant_message::Message::Refusal(refusal)),
+        };
+        self.engine.sessions().answer(self.origin.slot, message);
+    }
+}
+
+/// Sends whatever has queued up while the frame before was taken.
+async fn send(frames: &Frames, queue: &mut mpsc::Receiver<v1::ParticipantMessage>) -> Status {
+    let gone = || Status::cancelled("the coordinator has gone");
+    let mut batch = Vec::with_capacity(FRAME_MESSAGES_MAX);
+    while queue.recv_many(&mut batch, FRAME_MESSAGES_MAX).await > 0 {
+        let mut messages = Vec::with_capacity(batch.len());
+        let mut bytes = 0;
+        for message in batch.drain(..) {
+            bytes += message.encoded_len();
+            messages.push(message);
+            if bytes >= FRAME_BYTES {
+                bytes = 0;
+                if frames.send(Ok(frame(std::mem::take(&mut messages)))).await.is_err() {
+                    return gone();
+                }
+            }
+        }
+        if !messages.is_empty() && frames.send(Ok(frame(messages))).await.is_err() {
+            return gone();
+        }
+    }
+    gone()
+}
+
+fn frame(messages: Vec<v1::ParticipantMessage>) -> v1::SessionResponse {
+    metrics::histogram!("handfast_participant_frame_messages").record(messages.len() as f64);
+    v1::SessionResponse { welcome: None, messages }
+}
+
+fn invalid(field: &'static str, problem: &str) -> Status {
+    status::invalid(&InvalidField::new(field, problem))
+}
+
+fn id_of(message: &Message) -> &str {
+    match message {
+        Message::Prepare(request) => &request.transaction_id,
+        Message::Commit(request) => &request.transaction_id,
+        Message::Abort(request) => &request.transaction_id,
+        Message::Forget(request) => &request.transaction_id,
+        Message::PreCommit(request) => &request.transaction_id,
+        Message::InquiryAnswer(answer) => &answer.transaction_id,
+    }
+}
+
+fn one_phase_message((id, request): OnePhaseCommitted) -> v1::InDoubtBranch {
+    v1::InDoubtBranch {
+        transaction_id: id.to_string(),
+        one_phase_committed: true,
+        request_id: request.map(|id| id.to_string()).unwrap_or_default(),
+        since: None,
+        waiting_for: String::new(),
+    }
+}

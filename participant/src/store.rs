@@ -1,0 +1,91 @@
+//! The library's own store, for resources that keep their data in the participant's journal.
+//!
+//! It is read here and written through the `changes` that the resource manager returns, together with
+//! the protocol's records. There is no other way to write it: what is not part of a step of the protocol
+//! could survive without it.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use handfast_journal::{JournalError, Reader, Table};
+
+/// Reads the store. It sees everything that is durable, and nothing else. Cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    reader: Arc<dyn Reader>,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    pub(crate) fn new(reader: Arc<dyn Reader>) -> Self {
+        Self { reader }
+    }
+
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// When it cannot be read, which does not mean that it is not there.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, JournalError> {
+        self.reader.get(Table::Data, key)
+    }
+
+    /// Visits the keys that begin with `prefix`, in order, with their values, until `visit` breaks.
+    ///
+    /// # Errors
+    /// When they cannot be read; what was visited before is sound.
+    pub fn scan(
+        &self,
+        prefix: &[u8],
+        mut visit: impl FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), JournalError> {
+        self.reader.scan(Table::Data, prefix, &mut |key, value| {
+            if key.starts_with(prefix) { visit(key, value) } else { ControlFlow::Break(()) }
+        })
+    }
+
+    /// The journal's reading end.
+    #[must_use]
+    pub fn reader(&self) -> Arc<dyn Reader> {
+        Arc::clone(&self.reader)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use handfast_journal::{Journal, Kind, MemoryDisk, MemoryJournal, Mutation};
+
+    use super::*;
+
+    #[test]
+    fn a_scan_stays_within_its_prefix() {
+        let disk = MemoryDisk::new(1);
+        let mut journal = MemoryJournal::open(&disk, Kind::Participant).expect("an empty disk");
+        let put = |key: &str| Mutation::put(Table::Data, key, "v");
+        journal.append(&["a", "b1", "b2", "c"].map(put)).expect("a disk in memory");
+        let store = Store::new(journal.reader());
+        let keys = |prefix: &str, most: usize| {
+            let mut keys = Vec::new();
+            store
+                .scan(prefix.as_bytes(), |key, _| {
+                    keys.push(String::from_utf8_lossy(key).into_owned());
+                    if keys.len() < most {
+                        ControlFlow::Continue(())
+                    } else {
+                        ControlFlow::Break(())
+                    }
+                })
+                .expect("a disk in memory");
+            keys.join(" ")
+        };
+        assert_eq!(keys("b", 9), "b1 b2");
+        assert_eq!(keys("", 2), "a b1");
+        assert_eq!(store.get(b"c"), Ok(Some(b"v".to_vec())));
+        assert_eq!(store.get(b"d"), Ok(None));
+    }
+}

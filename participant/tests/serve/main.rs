@@ -1,0 +1,12 @@
+//! A participant as it is served: a real folder, real connections, the key-value store, and a
+//! coordinator that does exactly what a test wants.
+
+mod enlisting;
+mod fake;
+mod in_doubt;
+mod log;
+mod peers;
+mod serving;
+mod sessions;
+mod site;
+mod unary;

@@ -1,0 +1,390 @@
+//! The coordinator's side of two-phase commit with presumed abort.
+//!
+//! One value of [`Coordinator`] owns the transactions of one shard of a slot. It writes exactly one
+//! forced record per committed transaction, the decision, and none for an abort: what nobody
+//! remembers was aborted (Mohan, Lindsay, Obermarck 1986, section 3). For that to be true for ever, ids
+//! carry the epoch they were begun in, and an id of an older epoch is never decided again.
+//!
+//! Absent on purpose: a record of the beginning, a record of who was asked to prepare, and any
+//! decision taken because an answer did not come (except to abort what is undecided).
+
+mod delivery;
+mod first_phase;
+mod inputs;
+mod second_phase;
+mod transaction;
+mod view;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use inputs::{
+    Action, Alarm, ClientRefusal, Event, Execute, Input, Inquiry, OnePhaseReport, Outcome, Reply,
+    ReplyTime, Stored, Terms, Waiter,
+};
+pub use view::{BranchState, BranchView, Phase as PhaseView, TransactionView};
+
+use crate::id::{Epoch, Incarnation, ParticipantName, RequestId, Sequence, Slot, TransactionId};
+use crate::message::ToParticipant;
+use crate::record::{AbortCause, AbortReason, Commit, CoordinatorRecord, Request};
+use crate::step::{Now, Position, Step, Steps, TimerKey};
+use delivery::Link;
+use transaction::{Asked, Enlisted, Phase, Transaction};
+
+/// Who this coordinator is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The slot it owns.
+    pub slot: Slot,
+    /// The epoch of its ownership, raised durably before this value was made.
+    pub epoch: Epoch,
+    /// Of its log.
+    pub incarnation: Incarnation,
+}
+
+/// How long to wait, and how much to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// Most undecided transactions.
+    pub undecided_max: usize,
+    /// Most decided commits that some participant has not acknowledged.
+    pub undelivered_max: usize,
+    /// Most commits on their way to one participant at a time; the others wait for an acknowledgement.
+    pub delivery_window: usize,
+    /// First wait before a message is repeated, in microseconds; it doubles from there.
+    pub resend_after_us: u64,
+    /// Longest wait before a message is repeated, in microseconds.
+    pub resend_after_us_max: u64,
+    /// Where the jitter of the waits comes from.
+    pub jitter_seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            undecided_max: 100_000,
+            undelivered_max: 2_000_000,
+            delivery_window: 1024,
+            resend_after_us: 500_000,
+            resend_after_us_max: 10_000_000,
+            jitter_seed: 0,
+        }
+    }
+}
+
+/// A one-phase commit whose end is on its way to the log.
+#[derive(Debug)]
+struct Ending {
+    id: TransactionId,
+    request: Request,
+    at: Position,
+}
+
+type Out<W> = Steps<CoordinatorRecord, Action<W>>;
+
+/// The transactions of one shard. `W` is whatever the driver answers a caller through; it passes
+/// through untouched.
+#[derive(Debug)]
+pub struct Coordinator<W> {
+    identity: Identity,
+    config: Config,
+    transactions: BTreeMap<TransactionId, Transaction<W>>,
+    /// Those of `transactions` that are not decided, by age.
+    undecided: BTreeSet<TransactionId>,
+    /// Running requests by the client's name.
+    requests: BTreeMap<RequestId, TransactionId>,
+    /// Requests that were committed in one phase, until that is durable here: a repetition must find
+    /// them in every moment, or it would be sent to a participant that has just been told to forget.
+    ending: BTreeMap<RequestId, Ending>,
+    ending_ids: BTreeMap<TransactionId, RequestId>,
+    links: BTreeMap<ParticipantName, Link>,
+    jitter: u64,
+    out: Out<W>,
+}
+
+impl<W> Coordinator<W> {
+    /// A coordinator without transactions.
+    #[must_use]
+    pub fn new(identity: Identity, config: Config) -> Self {
+        Self {
+            identity,
+            config,
+            transactions: BTreeMap::new(),
+            undecided: BTreeSet::new(),
+            requests: BTreeMap::new(),
+            ending: BTreeMap::new(),
+            ending_ids: BTreeMap::new(),
+            links: BTreeMap::new(),
+            jitter: config.jitter_seed,
+            out: Steps::new(),
+        }
+    }
+
+    /// Takes over a decision that was found in the log, before the first [`step`](Self::step). It is
+    /// delivered when its participants are connected.
+    pub fn restore(&mut self, commit: Commit) {
+        let id = commit.id;
+        for (participant, _) in &commit.voters {
+            self.link(participant).wait(id);
+        }
+        if let Some(request) = &commit.request {
+            self.requests.insert(request.id.clone(), id);
+        }
+        self.transactions.insert(id, Transaction::restored(commit));
+    }
+
+    /// Who this coordinator is.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// True while the transaction is undecided or its commit is undelivered. For any other id the
+    /// driver looks into the log and passes what it found as [`Stored`].
+    #[must_use]
+    pub fn knows(&self, id: TransactionId) -> bool {
+        self.transactions.contains_key(&id)
+    }
+
+    /// The running transaction of a client's request.
+    #[must_use]
+    pub fn running_request(&self, request: &RequestId) -> Option<TransactionId> {
+        self.requests.get(request).copied()
+    }
+
+    /// The oldest transaction that may still send PREPARE; `None` when there is none.
+    #[must_use]
+    pub fn lowest_live(&self) -> Option<Sequence> {
+        self.undecided.first().map(TransactionId::sequence)
+    }
+
+    /// The position of the record that was written last.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.out.position()
+    }
+
+    /// How many transactions are undecided.
+    #[must_use]
+    pub fn undecided(&self) -> usize {
+        self.undecided.len()
+    }
+
+    /// How many decided commits wait for an acknowledgement.
+    #[must_use]
+    pub fn undelivered(&self) -> usize {
+        self.transactions.len() - self.undecided.len()
+    }
+
+    /// How many decided commits wait for this participant's acknowledgement.
+    #[must_use]
+    pub fn undelivered_to(&self, participant: &ParticipantName) -> usize {
+        self.links.get(participant).map_or(0, Link::undelivered)
+    }
+
+    /// Handles one input.
+    pub fn step(&mut self, now: Now, input: Input<W>) -> Step<CoordinatorRecord, Action<W>> {
+        match input {
+            Input::Begin { id, terms, waiter } => self.begin(now, id, terms, waiter),
+            Input::Execute(execute) => self.execute(now, execute),
+            Input::Enlist { id, participant, incarnation, enlistment, waiter } => {
+                self.enlist(now, id, participant, incarnation, enlistment, waiter);
+            }
+            Input::Commit { id, request, waiter } => self.commit(now, id, request, waiter),
+            Input::Abort { id, message, waiter } => self.abort_by_client(now, id, message, waiter),
+            Input::Inquire { inquiry, stored, waiter } => {
+                let outcome = self.inquired(&inquiry, stored);
+                self.out.act(Action::Reply { to: waiter, reply: Reply::Inquired(outcome) });
+            }
+            Input::InquireOverLink { inquiry, stored } => self.answer_over_link(&inquiry, stored),
+            Input::Received { from, message, stored } => self.received(now, from, message, stored),
+            Input::Connected { participant, one_phase_commits } => {
+                self.connected(now, participant, one_phase_commits);
+            }
+            Input::Disconnected { participant } => {
+                self.link(&participant).disconnected();
+                self.out.timer(TimerKey::Participant(participant), None);
+            }
+            Input::EndDurable { participant, id } => {
+                if let Some(request) = self.ending_ids.remove(&id)
+                    && self.ending.get(&request).is_some_and(|ending| ending.id == id)
+                {
+                    self.ending.remove(&request);
+                }
+                let message = ToParticipant::Forget { id };
+                self.out.act(Action::Send { to: participant, message });
+            }
+            Input::NotSent { to, id } => self.not_sent(now, &to, id),
+            Input::Timer(TimerKey::Transaction(id)) => self.transaction_timer(now, id),
+            Input::Timer(TimerKey::Participant(name)) => self.redeliver(now, &name),
+        }
+        self.out.take()
+    }
+
+    // ---- what clients ask -----------------------------------------------------------------------
+
+    fn begin(&mut self, now: Now, id: TransactionId, terms: Terms, waiter: W) {
+        debug_assert_eq!((id.slot(), id.epoch()), (self.identity.slot, self.identity.epoch));
+        if let Some(refusal) = self.overloaded() {
+            return self.refuse(waiter, refusal);
+        }
+        let time_left_us = terms.timeout_us;
+        let transaction =
+            Transaction::begun(now, terms, Phase::Active { enlisted: BTreeMap::new() });
+        self.insert(id, transaction);
+        self.note(Event::Begun { id });
+        self.out.act(Action::Reply { to: waiter, reply: Reply::Begun { id, time_left_us } });
+        self.rearm(id);
+    }
+
+    fn execute(&mut self, now: Now, execute: Execute<W>) {
+        let Execute { id, branches, terms, request, stored, waiter } = execute;
+        debug_assert!(!branches.is_empty());
+        if let Some(request) = &request {
+            if let Some(&running) = self.requests.get(&request.id) {
+                return self.join_running(now, running, request, waiter);
+            }
+            if let Some(ending) = self.ending.get(&request.id) {
+                let id = ending.id;
+                if !ending.request.may_be(request) {
+                    return self.refuse(waiter.to, ClientRefusal::RequestIdReused { id });
+                }
+                self.out.speaks_of(ending.at);
+                let reply = Reply::Outcome(Outcome::committed(id, true));
+                return self.out.act(Action::Reply { to: waiter.to, reply });
+            }
+            // An aborted first attempt may be tried again; a committed one is the answer.
+            if let Some(Stored::Committed { id, request: first }) = stored {
+                if first.is_some_and(|first| !first.may_be(request)) {
+                    return self.refuse(waiter.to, ClientRefusal::RequestIdReused { id });
+                }
+                let outcome = Outcome::committed(id, true);
+                let reply = Reply::Outcome(outcome);
+                return self.out.act(Action::Reply { to: waiter.to, reply });
+            }
+        }
+        if let Some(refusal) = self.overloaded() {
+            return self.refuse(waiter.to, refusal);
+        }
+        let mut transaction =
+            Transaction::begun(now, terms, Phase::Active { enlisted: BTreeMap::new() });
+        transaction.waiters.push(waiter);
+        if let Some(request) = request {
+            self.requests.insert(request.id.clone(), id);
+            transaction.request = Some(request);
+        }
+        self.insert(id, transaction);
+        self.note(Event::Begun { id });
+        let asked = branches
+            .into_iter()
+            .map(|(name, work)| (name, Asked { work: Some(work), enlisted: None, vote: None }))
+            .collect();
+        self.prepare(now, id, asked);
+    }
+
+    fn join_running(&mut self, now: Now, id: TransactionId, request: &Request, waiter: Waiter<W>) {
+        let Some(transaction) = self.transactions.get_mut(&id) else {
+            unreachable!("every running request has its transaction: see invariant_violation")
+        };
+        let same = transaction.request.as_ref().is_some_and(|first| first.may_be(request));
+        if !same {
+            return self.refuse(waiter.to, ClientRefusal::RequestIdReused { id });
+        }
+        transaction.waiters.push(waiter);
+        self.answer_waiters(now, id);
+        self.rearm(id);
+    }
+
+    fn enlist(
+        &mut self,
+        now: Now,
+        id: TransactionId,
+        participant: ParticipantName,
+        incarnation: Incarnation,
+        enlistment: u64,
+        waiter: W,
+    ) {
+        let Some(transaction) = self.transactions.get_mut(&id) else {
+            return self.refuse(waiter, ClientRefusal::Over { id });
+        };
+        let time_left_us = now.at.until(transaction.deadline);
+        let Phase::Active { enlisted } = &mut transaction.phase else {
+            return self.refuse(waiter, ClientRefusal::NotActive { id });
+        };
+        let mine = Enlisted { incarnation, enlistment };
+        match enlisted.get(&participant) {
+            Some(before) if *before == mine => {}
+            // The same resource, but not the same branch: it has lost what it did before (a restart,
+            // an idle time-out). Committing the rest would commit half of its work.
+            Some(_) => {
+                let reason = AbortReason {
+                    cause: AbortCause::VotedNo,
+                    message: format!("{participant} lost the work it had done in this transaction"),
+                    participant: Some(participant),
+                };
+                self.abort(now, id, reason);
+                return self.refuse(waiter, ClientRefusal::Over { id });
+            }
+            None if enlisted.len() >= crate::limits::BRANCHES_MAX => {
+                return self.refuse(waiter, ClientRefusal::TooManyBranches { id });
+            }
+            None => {
+                enlisted.insert(participant.clone(), mine);
+                self.note(Event::Enlisted { id, participant });
+            }
+        }
+        self.out.act(Action::Reply { to: waiter, reply: Reply::Enlisted { time_left_us } });
+    }
+
+    fn commit(&mut self, now: Now, id: TransactionId, request: Option<Request>, waiter: Waiter<W>) {
+        let Some(transaction) = self.transactions.get_mut(&id) else {
+            return self.refuse(waiter.to, ClientRefusal::Over { id });
+        };
+        transaction.waiters.push(waiter);
+        let Phase::Active { enlisted } = &mut transaction.phase else {
+            // A repeated call: it waits for the same outcome.
+            self.answer_waiters(now, id);
+            return self.rearm(id);
+        };
+        let enlisted = std::mem::take(enlisted);
+        transaction.request = request;
+        if enlisted.is_empty() {
+            return self.end_without_decision(now, id, BTreeMap::new());
+        }
+        let asked = enlisted
+            .into_iter()
+            .map(|(name, enlisted)| {
+                (name, Asked { work: None, enlisted: Some(enlisted.incarnation), vote: None })
+            })
+            .collect();
+        self.prepare(now, id, asked);
+    }
+
+    fn abort_by_client(&mut self, now: Now, id: TransactionId, message: String, waiter: W) {
+        let reason = AbortReason { cause: AbortCause::Client, participant: None, message };
+        let Some(transaction) = self.transactions.get_mut(&id) else {
+            return self.refuse(waiter, ClientRefusal::Over { id });
+        };
+        match &mut transaction.phase {
+            Phase::Active { .. } | Phase::Preparing { .. } => {
+                let outcome = Outcome::aborted(id, reason.clone());
+                self.abort(now, id, reason);
+                self.out.act(Action::Reply { to: waiter, reply: Reply::Outcome(outcome) });
+            }
+            // The participant owns the outcome; it is asked, and its answer is everybody's.
+            Phase::Delegated { stopping, .. } => {
+                stopping.get_or_insert(reason);
+                transaction.waiters.push(Waiter {
+                    to: waiter,
+                    reply_time: ReplyTime::Decided,
+                    until: transaction.deadline,
+                });
+                self.stop_one_phase(now, id);
+            }
+            Phase::Committing { .. } => {
+                let position = transaction.decided_at;
+                self.out.speaks_of(position);
+                self.refuse(waiter, ClientRefusal::Decided { id });
+            }
+        }
+    }
+}

@@ -1,0 +1,653 @@
+//! After the votes: delivery, ends, aborts, inquiries, timers.
+
+use std::sync::Arc;
+
+use super::delivery::Link;
+use super::inputs::{
+    Action, Alarm, ClientRefusal, Event, Inquiry, OnePhaseReport, Outcome, Reply, ReplyTime, Stored,
+};
+use super::transaction::{Phase, Transaction};
+use super::{Coordinator, Ending};
+use crate::id::{Incarnation, ParticipantName, Protocol, TransactionId};
+use crate::message::{Inquired, ToParticipant};
+use crate::record::{AbortCause, AbortReason, CoordinatorRecord, Ended, Request};
+use crate::step::{Now, TimerKey};
+
+impl<W> Coordinator<W> {
+    // ---- delivery -------------------------------------------------------------------------------
+
+    /// Owes a participant a decided commit, and sends it when the window allows.
+    pub(super) fn deliver(
+        &mut self,
+        now: Now,
+        participant: ParticipantName,
+        id: TransactionId,
+        incarnation: Incarnation,
+    ) {
+        let window = self.config.delivery_window;
+        let link = self.link(&participant);
+        link.wait(id);
+        // Usually exactly this one. When older ones wait, they go first.
+        match link.send_more(window).as_slice() {
+            [] => {}
+            [sent] if *sent == id => {
+                let message = ToParticipant::Commit { id, incarnation };
+                self.out.act(Action::Send { to: participant.clone(), message });
+                self.arm_redelivery(now, &participant);
+            }
+            sent => {
+                let sent = sent.to_vec();
+                self.send_commits(now, &participant, &sent);
+            }
+        }
+    }
+
+    fn send_commits(&mut self, now: Now, participant: &ParticipantName, ids: &[TransactionId]) {
+        for id in ids {
+            let Some(transaction) = self.transactions.get(id) else {
+                continue;
+            };
+            let Phase::Committing { voters, .. } = &transaction.phase else {
+                continue;
+            };
+            let Some(voter) = voters.get(participant) else {
+                continue;
+            };
+            self.out.speaks_of(transaction.decided_at);
+            let message = ToParticipant::Commit { id: *id, incarnation: voter.incarnation };
+            self.out.act(Action::Send { to: participant.clone(), message });
+        }
+        self.arm_redelivery(now, participant);
+    }
+
+    fn arm_redelivery(&mut self, now: Now, participant: &ParticipantName) {
+        let Some(link) = self.links.get(participant) else {
+            return;
+        };
+        if link.redeliver_at.is_some() || !link.connected || link.is_quiet() {
+            return;
+        }
+        let wait = self.backoff(link.silent_rounds);
+        let at = now.at.plus(wait);
+        self.link(participant).redeliver_at = Some(at);
+        self.out.timer(TimerKey::Participant(participant.clone()), Some(at));
+    }
+
+    /// A whole wait has passed since something was sent to this participant.
+    pub(super) fn redeliver(&mut self, now: Now, participant: &ParticipantName) {
+        let link = self.link(participant);
+        if link.redeliver_at.is_none_or(|at| now.at < at) {
+            return;
+        }
+        link.redeliver_at = None;
+        let ids = link.again();
+        if ids.is_empty() {
+            return;
+        }
+        link.silent_rounds = link.silent_rounds.saturating_add(1);
+        self.send_commits(now, participant, &ids);
+    }
+
+    pub(super) fn acknowledged(&mut self, now: Now, from: &ParticipantName, id: TransactionId) {
+        let window = self.config.delivery_window;
+        let link = self.link(from);
+        let owed = link.acknowledged(id);
+        let more = link.send_more(window);
+        let Some(transaction) = self.transactions.get_mut(&id) else {
+            // Repeated on the way.
+            return self.send_commits(now, from, &more);
+        };
+        match &mut transaction.phase {
+            Phase::Committing { voters, pending } => {
+                if let Some(voter) = voters.get_mut(from).filter(|voter| !voter.acknowledged) {
+                    debug_assert!(owed, "{from} was not owed {id}");
+                    voter.acknowledged = true;
+                    *pending -= 1;
+                    let ended = *pending == 0;
+                    self.out.speaks_of(transaction.decided_at);
+                    self.note(Event::Acknowledged { id, participant: from.clone() });
+                    if ended {
+                        self.answer_waiters(now, id);
+                        self.end(now, id);
+                    }
+                }
+            }
+            Phase::Active { .. } | Phase::Preparing { .. } | Phase::Delegated { .. } => {
+                self.alarm(id, from, Alarm::AcknowledgedUndecided);
+            }
+        }
+        if !more.is_empty() {
+            self.send_commits(now, from, &more);
+        }
+    }
+
+    /// Everybody has durably acknowledged: the decision may be forgotten, its outcome is remembered.
+    pub(super) fn end(&mut self, now: Now, id: TransactionId) {
+        let Some(transaction) = self.remove(id) else {
+            return;
+        };
+        debug_assert!(matches!(transaction.phase, Phase::Committing { pending: 0, .. }));
+        let participants = transaction.participants();
+        self.out.lazily(CoordinatorRecord::Ended(Ended {
+            id,
+            outcome: Ok(()),
+            request: transaction.request,
+            participants,
+            info: transaction.info,
+            started_ms: transaction.started_ms,
+            ended_ms: now.wall_ms,
+        }));
+        self.note(Event::Ended { id });
+    }
+
+    // ---- abort ----------------------------------------------------------------------------------
+
+    /// Aborts what is undecided. Presumed abort: nothing is forced, nobody acknowledges.
+    pub(super) fn abort(&mut self, now: Now, id: TransactionId, reason: AbortReason) {
+        let Some(mut transaction) = self.remove(id) else {
+            return;
+        };
+        let participants = transaction.participants();
+        let told: Vec<ParticipantName> = match &transaction.phase {
+            Phase::Active { enlisted } => enlisted.keys().cloned().collect(),
+            Phase::Preparing { asked } => asked
+                .iter()
+                .filter(|(_, branch)| branch.vote.is_none_or(|vote| !vote.read_only))
+                .map(|(name, _)| name.clone())
+                .collect(),
+            // It has said itself that it is aborted.
+            Phase::Delegated { .. } => Vec::new(),
+            Phase::Committing { .. } => unreachable!("abort() is called for what is undecided"),
+        };
+        for waiter in std::mem::take(&mut transaction.waiters) {
+            let reply = Reply::Outcome(Outcome::aborted(id, reason.clone()));
+            self.out.act(Action::Reply { to: waiter.to, reply });
+        }
+        for to in told {
+            let link = self.link(&to);
+            if link.connected {
+                self.out.act(Action::Send { to, message: ToParticipant::Abort { id } });
+            } else {
+                link.miss_abort(id);
+            }
+        }
+        self.out.lazily(CoordinatorRecord::Ended(Ended {
+            id,
+            outcome: Err(reason.clone()),
+            request: transaction.request,
+            participants,
+            info: transaction.info,
+            started_ms: transaction.started_ms,
+            ended_ms: now.wall_ms,
+        }));
+        self.note(Event::Aborted { id, reason });
+    }
+
+    /// Aborts what no participant has been asked for. If it was the repetition of a request that its only
+    /// participant may have committed for an earlier process, the *request's* outcome is not known.
+    pub(super) fn abort_unasked(&mut self, now: Now, id: TransactionId, reason: AbortReason) {
+        if let Some(transaction) = self.transactions.get_mut(&id)
+            && let Phase::Delegated { participant, .. } = &transaction.phase
+            && !self.links.get(participant).is_some_and(|link| link.heard)
+            && let Some(request) = transaction.request.take()
+        {
+            self.requests.remove(&request.id);
+            let participant = participant.clone();
+            for waiter in std::mem::take(&mut transaction.waiters) {
+                let reply = Reply::Unknown { id, participant: participant.clone() };
+                self.out.act(Action::Reply { to: waiter.to, reply });
+            }
+        }
+        self.abort(now, id, reason);
+    }
+
+    /// Tells the only participant to abort, unless it has committed. Its answer decides.
+    pub(super) fn stop_one_phase(&mut self, now: Now, id: TransactionId) {
+        if let Some(Transaction { phase: Phase::Delegated { asked: 0, stopping, .. }, .. }) =
+            self.transactions.get(&id)
+            && let Some(reason) = stopping.clone()
+        {
+            // It has never been permitted: nobody else can have decided.
+            return self.abort_unasked(now, id, reason);
+        }
+        let wait = self.backoff(0);
+        if let Some(transaction) = self.transactions.get_mut(&id) {
+            transaction.attempts = 0;
+            transaction.resend_at = now.at.plus(wait);
+        }
+        self.ask(id, None);
+        self.rearm(id);
+    }
+
+    pub(super) fn aborted_there(&mut self, now: Now, from: &ParticipantName, id: TransactionId) {
+        let Some(transaction) = self.transactions.get(&id) else {
+            return;
+        };
+        match &transaction.phase {
+            Phase::Delegated { participant, stopping: Some(reason), .. } if participant == from => {
+                let reason = reason.clone();
+                self.abort(now, id, reason);
+            }
+            Phase::Delegated { .. } | Phase::Active { .. } => {}
+            // It gave up on its own before voting: that is a no.
+            Phase::Preparing { asked } => {
+                if asked.get(from).is_some_and(|branch| branch.vote.is_none()) {
+                    self.voted_no(now, from.clone(), id, "gave the branch up".to_owned());
+                }
+            }
+            Phase::Committing { voters, .. } => {
+                if voters.get(from).is_some_and(|voter| !voter.read_only) {
+                    self.alarm(id, from, Alarm::AbortedCommitted);
+                }
+            }
+        }
+    }
+
+    pub(super) fn refused_there(
+        &mut self,
+        now: Now,
+        from: &ParticipantName,
+        id: TransactionId,
+        reason: String,
+    ) {
+        let Some(transaction) = self.transactions.get_mut(&id) else {
+            return;
+        };
+        match &mut transaction.phase {
+            Phase::Preparing { asked } => {
+                if asked.get(from).is_some_and(|branch| branch.vote.is_none()) {
+                    self.voted_no(now, from.clone(), id, reason);
+                }
+            }
+            Phase::Delegated { participant, stopping, asked, .. } if participant == from => {
+                let first = *asked == 1;
+                match stopping.take() {
+                    // It was told to abort and says it cannot: it has committed. Its vote will tell.
+                    Some(_) => {
+                        transaction.deadline = now.at.plus(self.config.resend_after_us_max);
+                        self.ask(id, None);
+                        self.rearm(id);
+                    }
+                    // It was never asked before, so it has not done anything. A refusal that follows
+                    // another message may be the one of an ABORT that came after a commit.
+                    None if first => {
+                        self.voted_no(now, from.clone(), id, reason);
+                    }
+                    None => {}
+                }
+            }
+            Phase::Committing { voters, .. } => {
+                if voters.get(from).is_some_and(|voter| !voter.acknowledged) {
+                    // Never given up: it is sent again, now and then, and an operator sees why. Meanwhile
+                    // it does not stand in the way of those that will be accepted.
+                    self.alarm(id, from, Alarm::CommitRefused { reason });
+                    let window = self.config.delivery_window;
+                    let link = self.link(from);
+                    link.refused(id);
+                    let more = link.send_more(window);
+                    self.send_commits(now, from, &more);
+                }
+            }
+            Phase::Delegated { .. } | Phase::Active { .. } => {}
+        }
+    }
+
+    // ---- links ----------------------------------------------------------------------------------
+
+    pub(super) fn connected(
+        &mut self,
+        now: Now,
+        participant: ParticipantName,
+        one_phase_commits: Vec<(OnePhaseReport, Option<Stored>)>,
+    ) {
+        let window = self.config.delivery_window;
+        for (report, stored) in one_phase_commits {
+            self.report_of_one_phase(now, &participant, report, stored);
+        }
+        let link = self.link(&participant);
+        link.connected();
+        let voting: Vec<_> = link.voting.iter().copied().collect();
+        let aborts = link.take_missed_aborts();
+        let commits = link.send_more(window);
+        for id in aborts {
+            let message = ToParticipant::Abort { id };
+            self.out.act(Action::Send { to: participant.clone(), message });
+        }
+        for id in voting {
+            self.ask(id, Some(&participant));
+        }
+        self.send_commits(now, &participant, &commits);
+    }
+
+    /// A participant holds a one-phase commit: whoever asked for it, and when, this is its outcome.
+    pub(super) fn report_of_one_phase(
+        &mut self,
+        now: Now,
+        from: &ParticipantName,
+        report: OnePhaseReport,
+        stored: Option<Stored>,
+    ) {
+        let OnePhaseReport { id, request_id } = report;
+        if let Some(transaction) = self.transactions.get(&id) {
+            match &transaction.phase {
+                Phase::Delegated { participant, .. } if participant == from => {
+                    self.committed_in_one_phase(now, id, None);
+                }
+                _ => self.alarm(id, from, Alarm::CommittedUnasked),
+            }
+            return;
+        }
+        match stored {
+            Some(Stored::Aborted) => self.alarm(id, from, Alarm::CommittedAborted),
+            Some(Stored::Committed { .. }) => self.forget(from.clone(), id),
+            // Begun before a restart that lost the answer.
+            None => {
+                // And perhaps tried again since: this is the answer to that as well.
+                if let Some(again) =
+                    request_id.as_ref().and_then(|id| self.requests.get(id)).copied()
+                    && let Some(Transaction { phase: Phase::Delegated { participant, .. }, .. }) =
+                        self.transactions.get(&again)
+                    && participant == from
+                {
+                    return self.committed_in_one_phase(now, again, Some(id));
+                }
+                if !self.may_have_begun(id) {
+                    return self.alarm(id, from, Alarm::CommittedStrange { earlier: id });
+                }
+                self.note(Event::Decided { id });
+                self.end_one_phase(Ended {
+                    id,
+                    outcome: Ok(()),
+                    // The digest of the request is lost: 0 matches every repetition.
+                    request: request_id.map(|id| Request { id, fingerprint: 0 }),
+                    participants: vec![from.clone()],
+                    info: Arc::default(),
+                    started_ms: 0,
+                    ended_ms: now.wall_ms,
+                });
+            }
+        }
+    }
+
+    /// Writes the end of a one-phase commit. Its participant is told to forget it when both the outcome
+    /// and the `request_id` are durable here.
+    pub(super) fn end_one_phase(&mut self, ended: Ended) {
+        let (id, participants) = (ended.id, ended.participants.clone());
+        let request = ended.request.clone();
+        self.out.lazily(CoordinatorRecord::Ended(ended));
+        if let Some(request) = request {
+            let at = self.out.position();
+            self.ending_ids.insert(id, request.id.clone());
+            self.ending.insert(request.id.clone(), Ending { id, request, at });
+        }
+        for participant in participants {
+            self.forget(participant, id);
+        }
+    }
+
+    /// The participant's record of a one-phase commit may go, once our own is durable.
+    pub(super) fn forget(&mut self, participant: ParticipantName, id: TransactionId) {
+        self.out.act_later(Action::EndDurable { participant, id });
+    }
+
+    /// True when an id that a participant names can be one of this coordinator's that is over.
+    pub(super) fn may_have_begun(&self, id: TransactionId) -> bool {
+        id.slot() == self.identity.slot
+            && id.protocol() == Protocol::TwoPhase
+            && id.epoch() <= self.identity.epoch
+            && !self.transactions.contains_key(&id)
+    }
+
+    // ---- inquiries ------------------------------------------------------------------------------
+
+    pub(super) fn answer_over_link(&mut self, inquiry: &Inquiry, stored: Option<Stored>) {
+        let outcome = self.inquired(inquiry, stored);
+        let to = inquiry.participant.clone();
+        let message = ToParticipant::Answer { id: inquiry.id, outcome };
+        self.out.act(Action::Send { to, message });
+    }
+
+    /// What became of a transaction, for a participant in doubt. Only called when the log has been
+    /// read to its end: before that the edge answers [`Inquired::Retry`].
+    pub(super) fn inquired(&mut self, inquiry: &Inquiry, stored: Option<Stored>) -> Inquired {
+        let id = inquiry.id;
+        if id.slot() != self.identity.slot {
+            return Inquired::NotOwner;
+        }
+        // Before anything is looked up: another log has given the same ids to other transactions.
+        if inquiry.incarnation != self.identity.incarnation {
+            self.alarm(id, &inquiry.participant.clone(), Alarm::ForeignLog);
+            return Inquired::NoInformation;
+        }
+        if let Some(transaction) = self.transactions.get(&id) {
+            return match &transaction.phase {
+                Phase::Committing { .. } => {
+                    self.out.speaks_of(transaction.decided_at);
+                    Inquired::Commit
+                }
+                _ => Inquired::Pending,
+            };
+        }
+        match stored {
+            Some(Stored::Committed { .. }) => return Inquired::Commit,
+            Some(Stored::Aborted) => return Inquired::Abort,
+            None => {}
+        }
+        if id.epoch() > self.identity.epoch {
+            return Inquired::Retry;
+        }
+        // Presumed abort. The epoch makes it permanent: an id of an earlier epoch is never decided
+        // any more, and one of this epoch would be known if it could still be.
+        Inquired::Abort
+    }
+
+    // ---- timers, answers, bookkeeping -----------------------------------------------------------
+
+    pub(super) fn transaction_timer(&mut self, now: Now, id: TransactionId) {
+        let Some(transaction) = self.transactions.get_mut(&id) else {
+            return;
+        };
+        transaction.armed = None;
+        let late = now.at >= transaction.deadline;
+        match &mut transaction.phase {
+            Phase::Active { .. } if late => {
+                let message = "not committed in time".to_owned();
+                let reason = AbortReason { cause: AbortCause::Timeout, participant: None, message };
+                return self.abort(now, id, reason);
+            }
+            Phase::Preparing { asked } if late => {
+                let missing = asked.iter().find(|(_, branch)| branch.vote.is_none());
+                let participant = missing.map(|(name, _)| name.clone());
+                let message = match &participant {
+                    Some(name) if !self.links.get(name).is_some_and(|link| link.connected) => {
+                        format!("{name} could not be reached in time")
+                    }
+                    Some(name) => format!("{name} did not vote in time"),
+                    None => "not every vote arrived in time".to_owned(),
+                };
+                let reason = AbortReason { cause: AbortCause::Timeout, participant, message };
+                return self.abort(now, id, reason);
+            }
+            Phase::Delegated { participant, stopping: stopping @ None, .. } if late => {
+                *stopping = Some(AbortReason {
+                    cause: AbortCause::Timeout,
+                    message: format!("{participant} did not answer in time"),
+                    participant: Some(participant.clone()),
+                });
+                self.stop_one_phase(now, id);
+                self.answer_waiters(now, id);
+                return self.rearm(id);
+            }
+            Phase::Preparing { .. } | Phase::Delegated { .. }
+                if now.at >= transaction.resend_at =>
+            {
+                transaction.attempts = transaction.attempts.saturating_add(1);
+                let attempts = transaction.attempts;
+                let wait = self.backoff(attempts);
+                if let Some(transaction) = self.transactions.get_mut(&id) {
+                    transaction.resend_at = now.at.plus(wait);
+                }
+                self.ask(id, None);
+            }
+            _ => {}
+        }
+        self.answer_waiters(now, id);
+        self.rearm(id);
+    }
+
+    /// Answers those callers of a running transaction whose moment has come.
+    pub(super) fn answer_waiters(&mut self, now: Now, id: TransactionId) {
+        let Some(transaction) = self.transactions.get_mut(&id) else {
+            return;
+        };
+        match &transaction.phase {
+            Phase::Committing { voters, pending } => {
+                let pending_names = || {
+                    let open = voters.iter().filter(|(_, voter)| !voter.acknowledged);
+                    open.map(|(name, _)| name.clone()).collect::<Vec<_>>()
+                };
+                let all_applied = *pending == 0;
+                let (ready, waiting) =
+                    std::mem::take(&mut transaction.waiters).into_iter().partition(|waiter| {
+                        all_applied
+                            || waiter.reply_time == ReplyTime::Decided
+                            || now.at >= waiter.until
+                    });
+                transaction.waiters = waiting;
+                self.out.speaks_of(transaction.decided_at);
+                for waiter in ready {
+                    let mut outcome = Outcome::committed(id, transaction.restored);
+                    outcome.pending = pending_names();
+                    outcome.results = transaction.results.clone().into_iter().collect();
+                    let reply = Reply::Outcome(outcome);
+                    self.out.act(Action::Reply { to: waiter.to, reply });
+                }
+            }
+            Phase::Delegated { participant, .. } => {
+                // Nobody but the participant knows; a caller whose time is over is told just that.
+                let participant = participant.clone();
+                let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut transaction.waiters)
+                    .into_iter()
+                    .partition(|waiter| now.at >= waiter.until);
+                transaction.waiters = waiting;
+                for waiter in ready {
+                    let reply = Reply::Unknown { id, participant: participant.clone() };
+                    self.out.act(Action::Reply { to: waiter.to, reply });
+                }
+            }
+            Phase::Active { .. } | Phase::Preparing { .. } => {}
+        }
+    }
+
+    pub(super) fn overloaded(&self) -> Option<ClientRefusal> {
+        let undecided = self.undecided.len();
+        let undelivered = self.transactions.len() - undecided;
+        if undecided >= self.config.undecided_max {
+            Some(ClientRefusal::TooManyInFlight { undecided })
+        } else if undelivered >= self.config.undelivered_max {
+            Some(ClientRefusal::TooManyUndelivered { undelivered })
+        } else {
+            None
+        }
+    }
+
+    pub(super) fn refuse(&mut self, to: W, refusal: ClientRefusal) {
+        self.out.act(Action::Reply { to, reply: Reply::Refused(refusal) });
+    }
+
+    pub(super) fn alarm(&mut self, id: TransactionId, participant: &ParticipantName, alarm: Alarm) {
+        self.note(Event::Alarm { id, participant: participant.clone(), alarm });
+    }
+
+    pub(super) fn note(&mut self, event: Event) {
+        self.out.act(Action::Note(event));
+    }
+
+    pub(super) fn link(&mut self, participant: &ParticipantName) -> &mut Link {
+        if !self.links.contains_key(participant) {
+            self.links.insert(participant.clone(), Link::default());
+        }
+        match self.links.get_mut(participant) {
+            Some(link) => link,
+            None => unreachable!("inserted above"),
+        }
+    }
+
+    pub(super) fn insert(&mut self, id: TransactionId, transaction: Transaction<W>) {
+        let before = self.transactions.insert(id, transaction);
+        assert!(before.is_none(), "the driver gave the id {id} out twice");
+        self.undecided.insert(id);
+    }
+
+    /// Takes a transaction out of every table.
+    pub(super) fn remove(&mut self, id: TransactionId) -> Option<Transaction<W>> {
+        let transaction = self.transactions.remove(&id)?;
+        self.undecided.remove(&id);
+        if let Some(request) = &transaction.request
+            && self.requests.get(&request.id) == Some(&id)
+        {
+            self.requests.remove(&request.id);
+        }
+        for participant in transaction.participants() {
+            if let Some(link) = self.links.get_mut(&participant) {
+                link.voting.remove(&id);
+            }
+        }
+        if transaction.armed.is_some() {
+            self.out.timer(TimerKey::Transaction(id), None);
+        }
+        Some(transaction)
+    }
+
+    /// Sets the driver's timer to what is due next.
+    pub(super) fn rearm(&mut self, id: TransactionId) {
+        let Some(transaction) = self.transactions.get_mut(&id) else {
+            return;
+        };
+        let due = transaction.due();
+        if transaction.armed != due {
+            transaction.armed = due;
+            self.out.timer(TimerKey::Transaction(id), due);
+        }
+    }
+
+    /// The wait before the next repetition, microseconds: doubling, bounded, and each a little
+    /// different so that a crowd does not come back as a crowd.
+    pub(super) fn backoff(&mut self, attempts: u32) -> u64 {
+        let base = self.config.resend_after_us.max(1);
+        let wait = base
+            .saturating_mul(1 << attempts.min(20))
+            .min(self.config.resend_after_us_max.max(base));
+        wait + crate::jitter::draw(&mut self.jitter) % (wait / 4 + 1)
+    }
+
+    /// What must hold between any two inputs; `None` when it does.
+    #[must_use]
+    pub fn invariant_violation(&self) -> Option<String> {
+        // In proportion to what is running it would be too slow for every step of a large shard.
+        if self.transactions.len() > 64 {
+            return None;
+        }
+        for (request, id) in &self.requests {
+            let Some(transaction) = self.transactions.get(id) else {
+                return Some(format!("request {request} points to {id}, which is not running"));
+            };
+            if transaction.request.as_ref().is_none_or(|mine| mine.id != *request) {
+                return Some(format!("request {request} is not the one of {id}"));
+            }
+        }
+        for (id, transaction) in &self.transactions {
+            let undecided = !matches!(transaction.phase, Phase::Committing { .. });
+            if undecided != self.undecided.contains(id) {
+                return Some(format!("{id} is in the wrong half of the table"));
+            }
+            if let Phase::Committing { voters, pending } = &transaction.phase {
+                let open = voters.values().filter(|voter| !voter.acknowledged).count();
+                if open != *pending || open == 0 {
+                    return Some(format!("{id} has {open} open voters and counts {pending}"));
+                }
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,348 @@
+//! What a coordinator tells a participant to do.
+
+use bytes::Bytes;
+
+use super::branch::{Before, Branch, Doomed, Finishing, Preparing};
+use super::inputs::{Action, Alarm, Ending, Origin, ResourceCall, Via};
+use super::{Participant, no};
+use crate::id::{Incarnation, ParticipantName, TransactionId};
+use crate::message::{FromParticipant, Prepare, Vote};
+use crate::record::ParticipantRecord;
+use crate::step::TimerKey;
+
+impl<W> Participant<W> {
+    pub(super) fn prepare(
+        &mut self,
+        prepare: Prepare,
+        peers: Vec<(ParticipantName, String)>,
+        origin: Origin,
+        via: Via<W>,
+    ) {
+        let Prepare { id, work, one_phase, request_id, .. } = prepare;
+        // Whatever the resource can do now: it may have been able to commit alone before a restart. An
+        // attempt that is doomed will not commit any more, and stands in nobody's way.
+        let earlier = request_id
+            .as_ref()
+            .filter(|_| one_phase)
+            .and_then(|request| self.requests.get(request).copied())
+            .filter(|earlier| !self.is_doomed(*earlier));
+        let one_phase = (one_phase && self.config.one_phase).then_some(request_id);
+        match self.branches.remove(&id) {
+            None => {
+                if self.is_passed(id) {
+                    let vote = no("this request comes too late: its transaction is over");
+                    return self.vote(vec![via], id, vote, Bytes::new());
+                }
+                if let Some(earlier) = earlier {
+                    return self.follow(id, earlier, via);
+                }
+                if work.is_none() {
+                    let vote = no("no work of this transaction is here: the participant has \
+                                   restarted, or has given it up");
+                    return self.vote(vec![via], id, vote, Bytes::new());
+                }
+                self.start_preparing(id, work, peers, origin, one_phase, via);
+            }
+            Some(Branch::Session { .. }) => {
+                self.out.timer(TimerKey::Transaction(id), None);
+                self.start_preparing(id, None, peers, origin, one_phase, via);
+            }
+            Some(Branch::Preparing(mut preparing)) => {
+                preparing.vias.push(via);
+                self.branches.insert(id, Branch::Preparing(preparing));
+            }
+            Some(Branch::Following { earlier, mut vias }) => {
+                vias.push(via);
+                self.branches.insert(id, Branch::Following { earlier, vias });
+                self.answer_followers(earlier);
+            }
+            Some(Branch::Prepared(in_doubt)) => {
+                self.out.speaks_of(in_doubt.at);
+                let result = in_doubt.record.result.clone();
+                self.branches.insert(id, Branch::Prepared(in_doubt));
+                self.vote(vec![via], id, Vote::Prepared, result);
+            }
+            Some(Branch::Committing(mut finishing)) => {
+                match &finishing.before {
+                    Before::OnePhase { .. } => finishing.vias.push(via),
+                    // Repeated on the way, long after the vote was counted: the same vote again, which
+                    // nobody counts twice. A refusal would look like one of the commit.
+                    Before::Prepared(record) => {
+                        let result = record.result.clone();
+                        self.vote(vec![via], id, Vote::Prepared, result);
+                    }
+                    Before::Unprepared => unreachable!("only a prepared branch is committed"),
+                }
+                self.branches.insert(id, Branch::Committing(finishing));
+            }
+            Some(Branch::OnePhase { commit, at }) => {
+                self.out.speaks_of(at);
+                let result = commit.result.clone();
+                self.branches.insert(id, Branch::OnePhase { commit, at });
+                self.vote(vec![via], id, Vote::Committed { earlier: None }, result);
+            }
+            Some(branch @ Branch::Aborting(_)) => {
+                self.branches.insert(id, branch);
+                self.vote(vec![via], id, no("the branch was given up"), Bytes::new());
+            }
+            Some(branch @ Branch::Finished { ending, .. }) => {
+                self.branches.insert(id, branch);
+                match ending {
+                    Ending::Aborted => {
+                        self.vote(vec![via], id, no("the branch was given up"), Bytes::new());
+                    }
+                    Ending::ReadOnly => self.vote(vec![via], id, Vote::ReadOnly, Bytes::new()),
+                    Ending::Committed => {
+                        self.vote(vec![via], id, Vote::Prepared, Bytes::new());
+                    }
+                }
+            }
+        }
+    }
+
+    /// True when the branch is at work and will be aborted.
+    fn is_doomed(&self, id: TransactionId) -> bool {
+        matches!(self.branches.get(&id), Some(Branch::Preparing(preparing)) if preparing.doomed.is_some())
+    }
+
+    /// An earlier attempt of the same request is here: its end is the answer to this one. It may have
+    /// been begun under a coordinator that has restarted since. To say no would be to say that the request
+    /// was not carried out, and to begin would be to carry it out twice.
+    fn follow(&mut self, id: TransactionId, earlier: TransactionId, via: Via<W>) {
+        self.branches.insert(id, Branch::Following { earlier, vias: vec![via] });
+        let followers = self.followers.entry(earlier).or_default();
+        if !followers.contains(&id) {
+            followers.push(id);
+        }
+        self.answer_followers(earlier);
+    }
+
+    /// Tells them what has become of the attempt that they follow, if it has come to its end.
+    pub(super) fn answer_followers(&mut self, earlier: TransactionId) {
+        let (committed, aborted) = match self.branches.get(&earlier) {
+            Some(Branch::OnePhase { commit, at }) => (Some((commit.result.clone(), *at)), false),
+            Some(Branch::Finished { .. }) => (None, true),
+            _ => (None, false),
+        };
+        let Some(followers) = self.followers.get(&earlier).cloned() else {
+            return;
+        };
+        for id in followers {
+            let Some(Branch::Following { vias, .. }) = self.branches.get_mut(&id) else {
+                continue;
+            };
+            if let Some((result, at)) = &committed {
+                let vias = std::mem::take(vias);
+                self.out.speaks_of(*at);
+                let vote = Vote::Committed { earlier: Some(earlier) };
+                self.vote(vias, id, vote, result.clone());
+            } else if aborted {
+                let vias = std::mem::take(vias);
+                self.remember(id, Ending::Aborted, None);
+                let vote = no("an earlier attempt of this request was at work here and has ended \
+                               without a commit");
+                self.vote(vias, id, vote, Bytes::new());
+            }
+        }
+        if aborted {
+            self.followers.remove(&earlier);
+        }
+    }
+
+    fn start_preparing(
+        &mut self,
+        id: TransactionId,
+        work: Option<Bytes>,
+        peers: Vec<(ParticipantName, String)>,
+        origin: Origin,
+        one_phase: Option<Option<crate::id::RequestId>>,
+        via: Via<W>,
+    ) {
+        let only_branch = peers.is_empty();
+        if let Some(Some(request)) = &one_phase {
+            let doomed = self.requests.get(request).is_some_and(|holder| self.is_doomed(*holder));
+            if doomed {
+                self.requests.remove(request);
+            }
+            self.requests.entry(request.clone()).or_insert(id);
+        }
+        let preparing = Preparing { origin, peers, one_phase, vias: vec![via], doomed: None };
+        self.branches.insert(id, Branch::Preparing(preparing));
+        self.call(id, ResourceCall::Prepare { work, only_branch });
+    }
+
+    pub(super) fn commit(&mut self, id: TransactionId, incarnation: Incarnation, via: Via<W>) {
+        match self.branches.remove(&id) {
+            // Forgotten, because everybody knew; or lost.
+            None if incarnation == self.incarnation => {
+                self.respond(via, FromParticipant::Committed { id });
+            }
+            None => {
+                self.alarm(id, Alarm::CommitOfLostBranch);
+                let reason = Alarm::CommitOfLostBranch.to_string();
+                self.respond_refused(via, id, reason);
+            }
+            Some(Branch::Prepared(in_doubt)) => {
+                self.out.timer(TimerKey::Transaction(id), None);
+                let before = Before::Prepared(in_doubt.record);
+                let finishing =
+                    Finishing { vias: vec![via], attempts: 0, at_work: true, before, at: None };
+                self.branches.insert(id, Branch::Committing(finishing));
+                self.call(id, ResourceCall::Commit);
+            }
+            Some(Branch::Committing(mut finishing)) => {
+                if matches!(finishing.before, Before::OnePhase { .. }) {
+                    self.refuse_commit(via, id, Alarm::CommitOfUnprepared);
+                } else {
+                    finishing.vias.push(via);
+                }
+                self.branches.insert(id, Branch::Committing(finishing));
+            }
+            Some(branch @ Branch::Finished { ending: Ending::Committed, at }) => {
+                self.out.speaks_of(at.unwrap_or_default());
+                self.branches.insert(id, branch);
+                self.respond(via, FromParticipant::Committed { id });
+            }
+            Some(Branch::OnePhase { commit, at }) => {
+                self.out.speaks_of(at);
+                self.branches.insert(id, Branch::OnePhase { commit, at });
+                self.respond(via, FromParticipant::Committed { id });
+            }
+            Some(branch) => {
+                let alarm = match &branch {
+                    Branch::Session { .. } | Branch::Preparing(_) | Branch::Following { .. } => {
+                        Alarm::CommitOfUnprepared
+                    }
+                    _ => Alarm::CommitOfAborted,
+                };
+                self.branches.insert(id, branch);
+                self.refuse_commit(via, id, alarm);
+            }
+        }
+    }
+
+    fn refuse_commit(&mut self, via: Via<W>, id: TransactionId, alarm: Alarm) {
+        let reason = alarm.to_string();
+        self.alarm(id, alarm);
+        self.respond_refused(via, id, reason);
+    }
+
+    pub(super) fn abort(&mut self, id: TransactionId, via: Via<W>) {
+        match self.branches.remove(&id) {
+            None => {
+                // The PREPARE may still be on its way: it must not find an unknown transaction.
+                if !self.is_passed(id) && self.is_current(id) {
+                    self.remember(id, Ending::Aborted, None);
+                }
+                self.respond(via, FromParticipant::Aborted { id });
+            }
+            Some(Branch::Session { .. }) => {
+                self.start_aborting(id, Before::Unprepared, Some(via), None);
+            }
+            // Its end is that of the attempt that it follows, which may still be stopped as well.
+            Some(Branch::Following { earlier, vias }) => {
+                self.branches.insert(id, Branch::Following { earlier, vias });
+                if let Some(Branch::Preparing(preparing)) = self.branches.get_mut(&earlier) {
+                    preparing.doomed.get_or_insert(Doomed { vias: Vec::new(), at: None });
+                    self.call(earlier, ResourceCall::Cancel);
+                }
+                let reason =
+                    format!("an earlier attempt of the same request, {earlier}, decides it");
+                self.respond_refused(via, id, reason);
+            }
+            Some(Branch::Preparing(mut preparing)) => {
+                match &mut preparing.doomed {
+                    Some(doomed) => doomed.vias.push(via),
+                    None => preparing.doomed = Some(Doomed { vias: vec![via], at: None }),
+                }
+                self.branches.insert(id, Branch::Preparing(preparing));
+                self.call(id, ResourceCall::Cancel);
+            }
+            Some(Branch::Prepared(in_doubt)) => {
+                self.start_aborting(id, Before::Prepared(in_doubt.record), Some(via), None);
+            }
+            Some(Branch::Aborting(mut finishing)) => {
+                finishing.vias.push(via);
+                self.branches.insert(id, Branch::Aborting(finishing));
+            }
+            Some(branch @ Branch::Finished { ending: Ending::Aborted | Ending::ReadOnly, .. }) => {
+                self.branches.insert(id, branch);
+                self.respond(via, FromParticipant::Aborted { id });
+            }
+            // A one-phase commit that has not reached the log: it will in a moment, so it has won.
+            Some(branch) => {
+                let one_phase = matches!(
+                    &branch,
+                    Branch::OnePhase { .. }
+                        | Branch::Committing(Finishing { before: Before::OnePhase { .. }, .. })
+                );
+                self.branches.insert(id, branch);
+                if !one_phase {
+                    self.alarm(id, Alarm::AbortOfCommitted);
+                }
+                self.respond_refused(via, id, Alarm::AbortOfCommitted.to_string());
+            }
+        }
+    }
+
+    pub(super) fn start_aborting(
+        &mut self,
+        id: TransactionId,
+        before: Before,
+        via: Option<Via<W>>,
+        at: Option<crate::step::Position>,
+    ) {
+        self.out.timer(TimerKey::Transaction(id), None);
+        let vias = via.into_iter().collect();
+        let finishing = Finishing { vias, attempts: 0, at_work: true, before, at };
+        self.branches.insert(id, Branch::Aborting(finishing));
+        self.call(id, ResourceCall::Abort);
+    }
+
+    /// An unprepared session ends on its own.
+    pub(super) fn give_up(&mut self, id: TransactionId) {
+        self.start_aborting(id, Before::Unprepared, None, None);
+    }
+
+    pub(super) fn forget(&mut self, id: TransactionId) {
+        if let Some(Branch::OnePhase { at, .. }) = self.branches.get(&id) {
+            let at = *at;
+            self.release_request(id);
+            for follower in self.followers.remove(&id).unwrap_or_default() {
+                self.branches.remove(&follower);
+            }
+            // Still remembered as finished: a late PREPARE must not do the work again.
+            if self.is_current(id) && !self.is_passed(id) {
+                self.remember(id, Ending::Committed, Some(at));
+                self.record_lazily(ParticipantRecord::Finished { id, committed: true });
+            } else {
+                self.branches.remove(&id);
+                self.record_lazily(ParticipantRecord::Forgotten { id });
+            }
+        }
+    }
+
+    /// True when the id is of the latest epoch that was seen of its slot.
+    pub(super) fn is_current(&self, id: TransactionId) -> bool {
+        self.slots.get(&id.slot()).is_none_or(|seen| id.epoch() >= seen.epoch)
+    }
+
+    /// The resource's own list, after a restart: what it holds without a vote in the log was never
+    /// voted for, and is aborted. So is what the log says is aborted already: a peer was promised that
+    /// while the resource was still preparing.
+    pub(super) fn resource_holds(&mut self, ids: &[TransactionId]) {
+        for id in ids {
+            let at = match self.branches.get(id) {
+                None => None,
+                Some(Branch::Finished { ending: Ending::Aborted, at }) => *at,
+                Some(_) => continue,
+            };
+            self.finished.remove(id);
+            self.start_aborting(*id, Before::Unprepared, None, at);
+        }
+    }
+
+    pub(super) fn note(&mut self, event: super::Event) {
+        self.out.act(Action::Note(event));
+    }
+}

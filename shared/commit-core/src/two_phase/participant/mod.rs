@@ -1,0 +1,644 @@
+//! The participant's side of two-phase commit with presumed abort.
+//!
+//! One value of [`Participant`] owns all branches of one resource. It forces exactly two records per
+//! committed branch, the vote and the commit, and none for an abort.
+//!
+//! Three laws are kept here. Before it votes prepared a branch may abort on its own at any time;
+//! afterwards never, whatever the clock says. No work is done twice: a finished id is remembered until
+//! its coordinator has promised not to ask about it again. And a silent coordinator is never taken
+//! for an abort: a branch in doubt asks, first the coordinator and then its peers, and waits.
+
+mod branch;
+mod commands;
+mod inputs;
+mod termination;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+pub use inputs::{
+    Action, Alarm, Ending, Event, Input, Origin, ResourceCall, ResourceResult, SessionRefusal, Via,
+};
+
+use crate::id::{Epoch, Incarnation, Protocol, RequestId, Sequence, Slot, TransactionId};
+use crate::message::{FromParticipant, Vote};
+use crate::record::{Change, OnePhaseCommit, ParticipantEntry, ParticipantRecord, PreparedBranch};
+use crate::step::{Now, Position, Step, Steps, TimerKey};
+use branch::{Before, Branch, Doomed, Finishing, InDoubt, Preparing};
+
+/// How long to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config {
+    /// The resource keeps everything in the participant's store, so that it can commit in one phase.
+    pub one_phase: bool,
+    /// A branch in doubt asks after this long, in microseconds; the wait doubles from there.
+    pub inquire_after_us: u64,
+    /// Longest wait between two inquiries, in microseconds.
+    pub inquire_after_us_max: u64,
+    /// First wait before the resource is asked again to finish a branch, in microseconds.
+    pub retry_after_us: u64,
+    /// Where the jitter of the waits comes from.
+    pub jitter_seed: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            one_phase: false,
+            inquire_after_us: 1_000_000,
+            inquire_after_us_max: 10_000_000,
+            retry_after_us: 50_000,
+            jitter_seed: 0,
+        }
+    }
+}
+
+type Out<W> = Steps<ParticipantEntry, Action<W>>;
+
+/// The branches of one resource. `W` is whatever the driver answers a caller through.
+#[derive(Debug)]
+pub struct Participant<W> {
+    incarnation: Incarnation,
+    config: Config,
+    branches: BTreeMap<TransactionId, Branch<W>>,
+    /// Those of `branches` that are finished: they go when their coordinator has passed them.
+    finished: BTreeSet<TransactionId>,
+    /// One-phase commits, at work or done, by the client's name for them: a request is done once.
+    requests: BTreeMap<RequestId, TransactionId>,
+    /// Who follows an attempt that is at work.
+    followers: BTreeMap<TransactionId, Vec<TransactionId>>,
+    slots: BTreeMap<Slot, SlotSeen>,
+    jitter: u64,
+    out: Out<W>,
+}
+
+/// What is known of a slot's coordinator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct SlotSeen {
+    epoch: Epoch,
+    lowest_live: Sequence,
+    /// Where it answers; empty when only the log remembers it.
+    endpoint: String,
+}
+
+/// A branch that this participant cannot end by itself, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenBranch {
+    /// Which transaction.
+    pub id: TransactionId,
+    /// Committed in one phase and not forgotten, with the client's name for it; otherwise in doubt.
+    pub one_phase: Option<Option<RequestId>>,
+    /// Wall clock, milliseconds since 1970.
+    pub since_ms: u64,
+    /// What it waits for.
+    pub waiting_for: String,
+}
+
+impl<W> Participant<W> {
+    /// A participant without branches.
+    #[must_use]
+    pub fn new(incarnation: Incarnation, config: Config) -> Self {
+        Self {
+            incarnation,
+            config,
+            branches: BTreeMap::new(),
+            finished: BTreeSet::new(),
+            requests: BTreeMap::new(),
+            followers: BTreeMap::new(),
+            slots: BTreeMap::new(),
+            jitter: config.jitter_seed,
+            out: Steps::new(),
+        }
+    }
+
+    /// Takes over a record that was found in the log, before the first [`step`](Self::step).
+    pub fn restore(&mut self, record: ParticipantRecord) {
+        let at = Position(0);
+        match record {
+            ParticipantRecord::Prepared(record) => {
+                let waiting_for = "a restart of this participant".to_owned();
+                let in_doubt = InDoubt { at, inquiries: 0, unanswered: 0, waiting_for, record };
+                self.branches.insert(in_doubt.record.id, Branch::Prepared(in_doubt));
+            }
+            ParticipantRecord::Finished { id, committed } => {
+                let ending = if committed { Ending::Committed } else { Ending::Aborted };
+                self.release_request(id);
+                self.remember(id, ending, Some(at));
+            }
+            ParticipantRecord::OnePhase(commit) => {
+                if let Some(request) = &commit.request_id {
+                    self.requests.insert(request.clone(), commit.id);
+                }
+                self.branches.insert(commit.id, Branch::OnePhase { commit, at });
+            }
+            ParticipantRecord::Forgotten { id } => {
+                self.release_request(id);
+                self.branches.remove(&id);
+                self.finished.remove(&id);
+            }
+            ParticipantRecord::SlotSeen { slot, epoch, lowest_live } => {
+                let endpoint = String::new();
+                self.slots.insert(slot, SlotSeen { epoch, lowest_live, endpoint });
+            }
+        }
+    }
+
+    /// A log that is read record by record has the one-phase commit before its end.
+    pub(super) fn release_request(&mut self, id: TransactionId) {
+        if let Some(Branch::OnePhase { commit, .. }) = self.branches.get(&id)
+            && let Some(request) = &commit.request_id
+            && self.requests.get(request) == Some(&id)
+        {
+            self.requests.remove(request);
+        }
+    }
+
+    /// Of this participant's log.
+    #[must_use]
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// The branches that this participant cannot end by itself, oldest first.
+    pub fn open_branches(&self) -> impl Iterator<Item = OpenBranch> + '_ {
+        self.branches.iter().filter_map(|(id, branch)| match branch {
+            Branch::Prepared(in_doubt) => Some(OpenBranch {
+                id: *id,
+                one_phase: None,
+                since_ms: in_doubt.record.since_ms,
+                waiting_for: in_doubt.waiting_for.clone(),
+            }),
+            Branch::Committing(Finishing { before: Before::Prepared(record), .. })
+            | Branch::Aborting(Finishing { before: Before::Prepared(record), .. }) => {
+                Some(OpenBranch {
+                    id: *id,
+                    one_phase: None,
+                    since_ms: record.since_ms,
+                    waiting_for: "the resource, which is finishing it".to_owned(),
+                })
+            }
+            Branch::OnePhase { commit, .. } => Some(OpenBranch {
+                id: *id,
+                one_phase: Some(commit.request_id.clone()),
+                since_ms: commit.since_ms,
+                waiting_for: "the coordinator, to have it in its log".to_owned(),
+            }),
+            _ => None,
+        })
+    }
+
+    /// One-phase commits that are not forgotten and lie below `durable`, how far the log has come: the
+    /// coordinator is told at every connect. One that is still on its way to the disk may be lost, and
+    /// whoever is told of it passes it on.
+    pub fn one_phase_commits(
+        &self,
+        durable: Position,
+    ) -> impl Iterator<Item = (TransactionId, Option<&RequestId>)> + '_ {
+        self.branches.iter().filter_map(move |(id, branch)| match branch {
+            Branch::OnePhase { commit, at } if *at <= durable => {
+                Some((*id, commit.request_id.as_ref()))
+            }
+            _ => None,
+        })
+    }
+
+    /// Everything that has to be asked about after a restart: each gets its first timer.
+    pub fn resume(&mut self, now: Now) -> Step<ParticipantEntry, Action<W>> {
+        let ids: Vec<_> = self.branches.keys().copied().collect();
+        for id in ids {
+            if matches!(self.branches.get(&id), Some(Branch::Prepared(_))) {
+                self.out.timer(TimerKey::Transaction(id), Some(now.at));
+            }
+        }
+        self.out.take()
+    }
+
+    /// Handles one input.
+    pub fn step(&mut self, now: Now, input: Input<W>) -> Step<ParticipantEntry, Action<W>> {
+        match input {
+            Input::Prepare { prepare, peers, origin, via } => {
+                let id = prepare.id;
+                match self.admit(id, &origin, true) {
+                    Ok(()) => self.prepare(prepare, peers, origin, via),
+                    Err(reason) => self.respond_refused(via, id, reason),
+                }
+            }
+            Input::Commit { id, incarnation, origin, via } => {
+                match self.admit(id, &origin, false) {
+                    Ok(()) => self.commit(id, incarnation, via),
+                    Err(reason) => self.respond_refused(via, id, reason),
+                }
+            }
+            Input::Abort { id, origin, via } => match self.admit(id, &origin, false) {
+                Ok(()) => self.abort(id, via),
+                Err(reason) => self.respond_refused(via, id, reason),
+            },
+            Input::Forget { id, origin } => {
+                if self.admit(id, &origin, false).is_ok() {
+                    self.forget(id);
+                }
+            }
+            Input::Heard { origin, opened } => self.heard(&origin, opened),
+            Input::Joined { id, origin, until } => {
+                if self.admit(id, &origin, true).is_ok() && !self.branches.contains_key(&id) {
+                    self.branches.insert(id, Branch::Session { until });
+                    self.out.timer(TimerKey::Transaction(id), Some(until));
+                }
+            }
+            Input::Touched { id, waiter } => {
+                let allowed = match self.branches.get(&id) {
+                    Some(Branch::Session { .. }) => Ok(()),
+                    Some(_) => Err(SessionRefusal::Over),
+                    None => Err(SessionRefusal::NotEnlisted),
+                };
+                self.out.act(Action::AnswerTouch { to: waiter, allowed });
+            }
+            Input::GivenUp { id } => {
+                if matches!(self.branches.get(&id), Some(Branch::Session { .. })) {
+                    self.give_up(id);
+                }
+            }
+            Input::Answer { id, outcome } => self.answered(now, id, outcome),
+            Input::PeerAnswer { id, peer, outcome } => self.peer_answered(id, &peer, outcome),
+            Input::PeerAsks { id, waiter } => self.peer_asks(id, waiter),
+            Input::Resource { id, result } => self.resource_result(now, id, result),
+            Input::ResourceHolds { ids } => self.resource_holds(&ids),
+            Input::Timer(id) => self.timer(now, id),
+        }
+        self.out.take()
+    }
+
+    // ---- fencing --------------------------------------------------------------------------------
+
+    /// Whether a coordinator may speak for this transaction.
+    fn admit(&mut self, id: TransactionId, origin: &Origin, begins: bool) -> Result<(), String> {
+        if id.slot() != origin.slot {
+            return Err(format!(
+                "transaction {id} belongs to slot {}, the sender speaks for slot {}",
+                id.slot().0,
+                origin.slot.0
+            ));
+        }
+        if let Some(seen) = self.slots.get(&origin.slot)
+            && origin.epoch < seen.epoch
+        {
+            return Err(format!(
+                "epoch {} of slot {} is over: epoch {} has been seen",
+                origin.epoch.0, origin.slot.0, seen.epoch.0
+            ));
+        }
+        self.heard(origin, false);
+        if id.epoch() > origin.epoch || (begins && id.epoch() != origin.epoch) {
+            return Err(format!(
+                "transaction {id} is not of the sender's epoch {}",
+                origin.epoch.0
+            ));
+        }
+        Ok(())
+    }
+
+    fn heard(&mut self, origin: &Origin, opened: bool) {
+        let before = self.slots.get(&origin.slot);
+        if before.is_some_and(|seen| origin.epoch < seen.epoch) {
+            return;
+        }
+        let new_epoch = before.is_none_or(|seen| origin.epoch > seen.epoch);
+        let passed = before
+            .is_none_or(|seen| origin.epoch > seen.epoch || origin.lowest_live > seen.lowest_live);
+        if passed {
+            let lowest_live = origin.lowest_live;
+            let endpoint = origin.endpoint.clone();
+            let seen = SlotSeen { epoch: origin.epoch, lowest_live, endpoint };
+            self.slots.insert(origin.slot, seen);
+            let trimmed = self.trim(origin.slot);
+            if new_epoch || !trimmed.is_empty() {
+                // First: a log that is cut between the two must not have forgotten a transaction that
+                // it would then begin again.
+                self.record_lazily(ParticipantRecord::SlotSeen {
+                    slot: origin.slot,
+                    epoch: origin.epoch,
+                    lowest_live,
+                });
+            }
+            for id in trimmed {
+                self.record_lazily(ParticipantRecord::Forgotten { id });
+            }
+            if new_epoch {
+                self.end_unvoted(origin.slot, origin.epoch);
+            }
+        } else if let Some(seen) = self.slots.get_mut(&origin.slot)
+            && seen.endpoint != origin.endpoint
+        {
+            seen.endpoint.clone_from(&origin.endpoint);
+        }
+        if opened {
+            self.inquire_all(origin.slot);
+        }
+    }
+
+    /// A new epoch has begun: nobody will ask for the votes of earlier ones any more, so what has not
+    /// voted gives its locks back now and not when its time is over.
+    fn end_unvoted(&mut self, slot: Slot, epoch: Epoch) {
+        let first = TransactionId::new(slot, Protocol::TwoPhase, Epoch(0), Sequence(0));
+        let next = TransactionId::new(slot, Protocol::TwoPhase, epoch, Sequence(0));
+        let mut sessions = Vec::new();
+        let mut running = Vec::new();
+        for (id, branch) in self.branches.range_mut(first..next) {
+            match branch {
+                Branch::Session { .. } => sessions.push(*id),
+                Branch::Preparing(preparing) if preparing.doomed.is_none() => {
+                    preparing.doomed = Some(Doomed { vias: Vec::new(), at: None });
+                    running.push(*id);
+                }
+                _ => {}
+            }
+        }
+        for id in sessions {
+            self.give_up(id);
+        }
+        for id in running {
+            self.call(id, ResourceCall::Cancel);
+        }
+    }
+
+    /// Forgets finished transactions that no PREPARE can come for any more. Returns those that the log
+    /// remembers.
+    fn trim(&mut self, slot: Slot) -> Vec<TransactionId> {
+        let Some(seen) = self.slots.get(&slot) else {
+            return Vec::new();
+        };
+        let first = TransactionId::new(slot, Protocol::TwoPhase, Epoch(0), Sequence(0));
+        let passed = TransactionId::new(slot, Protocol::TwoPhase, seen.epoch, seen.lowest_live);
+        let mut gone: Vec<_> = self.finished.range(first..passed).copied().collect();
+        gone.retain(|id| {
+            self.finished.remove(id);
+            matches!(self.branches.remove(id), Some(Branch::Finished { at: Some(_), .. }))
+        });
+        gone
+    }
+
+    /// True when the coordinator has promised not to ask for this transaction any more.
+    fn is_passed(&self, id: TransactionId) -> bool {
+        self.slots
+            .get(&id.slot())
+            .is_some_and(|seen| id.epoch() == seen.epoch && id.sequence() < seen.lowest_live)
+    }
+
+    // ---- the resource's answers -----------------------------------------------------------------
+
+    fn resource_result(&mut self, now: Now, id: TransactionId, result: ResourceResult) {
+        match self.branches.remove(&id) {
+            Some(Branch::Preparing(preparing)) => self.was_prepared(now, id, preparing, result),
+            Some(Branch::Committing(finishing)) => self.was_committed(now, id, finishing, result),
+            Some(Branch::Aborting(finishing)) => self.was_aborted(now, id, finishing, result),
+            Some(other) => {
+                self.branches.insert(id, other);
+            }
+            None => {}
+        }
+    }
+
+    fn was_prepared(
+        &mut self,
+        now: Now,
+        id: TransactionId,
+        preparing: Preparing<W>,
+        result: ResourceResult,
+    ) {
+        let Preparing { origin, peers, one_phase, vias, doomed } = preparing;
+        let durable_abort = doomed.as_ref().and_then(|doomed| doomed.at);
+        let commits = matches!(&result, ResourceResult::Prepared { .. }) && doomed.is_none();
+        if let Some(Some(request)) = &one_phase
+            && !commits
+            && self.requests.get(request) == Some(&id)
+        {
+            self.requests.remove(request);
+        }
+        match result {
+            ResourceResult::Prepared { result, changes } => {
+                if let Some(Doomed { vias: told, at }) = doomed {
+                    self.vote(vias, id, no("aborted while it was being prepared"), Bytes::new());
+                    // What the resource wanted written is not: the branch never became prepared.
+                    let finishing = Finishing {
+                        vias: told,
+                        attempts: 0,
+                        at_work: true,
+                        before: Before::Unprepared,
+                        at,
+                    };
+                    self.branches.insert(id, Branch::Aborting(finishing));
+                    return self.call(id, ResourceCall::Abort);
+                }
+                if let Some(request_id) = one_phase {
+                    let before = Before::OnePhase { request_id, result, changes };
+                    let finishing =
+                        Finishing { vias, attempts: 0, at_work: true, before, at: None };
+                    self.branches.insert(id, Branch::Committing(finishing));
+                    return self.call(id, ResourceCall::Commit);
+                }
+                let record = PreparedBranch {
+                    id,
+                    coordinator_incarnation: origin.incarnation,
+                    coordinator_endpoint: origin.endpoint,
+                    peers,
+                    result: result.clone(),
+                    since_ms: now.wall_ms,
+                };
+                let at = self.force(ParticipantRecord::Prepared(record.clone()), changes);
+                self.vote(vias, id, Vote::Prepared, result);
+                self.out.act(Action::Note(Event::Prepared { id }));
+                let waiting_for = "the coordinator's decision".to_owned();
+                let in_doubt = InDoubt { record, at, inquiries: 0, unanswered: 0, waiting_for };
+                self.branches.insert(id, Branch::Prepared(in_doubt));
+                self.arm_inquiry(now, id, 0);
+            }
+            // A peer may have been promised that this branch does not let the transaction commit.
+            ResourceResult::ReadOnly { .. } if doomed.is_some() => {
+                self.vote(vias, id, no("aborted while it was being prepared"), Bytes::new());
+                self.finish(id, Ending::Aborted, durable_abort, false);
+                self.respond_aborted(doomed, id);
+            }
+            ResourceResult::ReadOnly { result } => {
+                self.vote(vias, id, Vote::ReadOnly, result);
+                self.finish(id, Ending::ReadOnly, None, false);
+            }
+            ResourceResult::No { reason } | ResourceResult::Failed { reason } => {
+                self.vote(vias, id, no(&reason), Bytes::new());
+                self.finish(id, Ending::Aborted, durable_abort, false);
+                self.respond_aborted(doomed, id);
+            }
+            ResourceResult::Done { .. } | ResourceResult::Unknown => {
+                unreachable!("the driver answers a prepare with a vote")
+            }
+        }
+    }
+
+    fn was_committed(
+        &mut self,
+        now: Now,
+        id: TransactionId,
+        mut finishing: Finishing<W>,
+        result: ResourceResult,
+    ) {
+        let changes = match result {
+            ResourceResult::Done { changes } => changes,
+            ResourceResult::Unknown => {
+                self.alarm(id, Alarm::ResourceLostBranch);
+                finishing.attempts = finishing.attempts.saturating_add(1);
+                return self.try_again(now, id, Branch::Committing(finishing));
+            }
+            ResourceResult::Failed { reason } => {
+                self.out.act(Action::Note(Event::ResourceFailed { id, reason }));
+                finishing.attempts = finishing.attempts.saturating_add(1);
+                return self.try_again(now, id, Branch::Committing(finishing));
+            }
+            _ => unreachable!("the driver answers a commit with an end"),
+        };
+        match finishing.before {
+            Before::OnePhase { request_id, result, changes: mut all } => {
+                all.extend(changes);
+                if let Some(request) = &request_id {
+                    self.requests.insert(request.clone(), id);
+                }
+                let commit = OnePhaseCommit {
+                    id,
+                    request_id,
+                    result: result.clone(),
+                    since_ms: now.wall_ms,
+                };
+                let at = self.force(ParticipantRecord::OnePhase(commit.clone()), all);
+                self.vote(finishing.vias, id, Vote::Committed { earlier: None }, result);
+                self.branches.insert(id, Branch::OnePhase { commit, at });
+                self.answer_followers(id);
+                self.ended(id, Ending::Committed, false);
+            }
+            Before::Prepared(_) | Before::Unprepared => {
+                let at = self.force(ParticipantRecord::Finished { id, committed: true }, changes);
+                for via in finishing.vias {
+                    self.respond(via, FromParticipant::Committed { id });
+                }
+                self.finish(id, Ending::Committed, Some(at), true);
+            }
+        }
+    }
+
+    fn was_aborted(
+        &mut self,
+        now: Now,
+        id: TransactionId,
+        mut finishing: Finishing<W>,
+        result: ResourceResult,
+    ) {
+        let changes = match result {
+            ResourceResult::Done { changes } => changes,
+            ResourceResult::Unknown => Vec::new(),
+            ResourceResult::Failed { reason } => {
+                self.out.act(Action::Note(Event::ResourceFailed { id, reason }));
+                finishing.attempts = finishing.attempts.saturating_add(1);
+                return self.try_again(now, id, Branch::Aborting(finishing));
+            }
+            _ => unreachable!("the driver answers an abort with an end"),
+        };
+        let was_prepared = matches!(finishing.before, Before::Prepared(_));
+        let mut at = finishing.at;
+        if was_prepared || !changes.is_empty() {
+            let record = ParticipantRecord::Finished { id, committed: false };
+            self.out.lazily(ParticipantEntry { record, changes });
+            at = at.or(Some(self.out.position()));
+        }
+        for via in finishing.vias {
+            self.respond(via, FromParticipant::Aborted { id });
+        }
+        self.finish(id, Ending::Aborted, at, was_prepared);
+    }
+
+    fn try_again(&mut self, now: Now, id: TransactionId, mut branch: Branch<W>) {
+        let attempts = match &mut branch {
+            Branch::Committing(finishing) | Branch::Aborting(finishing) => {
+                finishing.at_work = false;
+                finishing.attempts
+            }
+            _ => 0,
+        };
+        self.branches.insert(id, branch);
+        let wait = self.backoff(self.config.retry_after_us, attempts);
+        self.out.timer(TimerKey::Transaction(id), Some(now.at.plus(wait)));
+    }
+
+    // ---- small things ---------------------------------------------------------------------------
+
+    /// Remembers the end of a branch, and has the resource release it.
+    fn finish(
+        &mut self,
+        id: TransactionId,
+        ending: Ending,
+        at: Option<Position>,
+        was_prepared: bool,
+    ) {
+        self.remember(id, ending, at);
+        self.answer_followers(id);
+        self.ended(id, ending, was_prepared);
+    }
+
+    fn remember(&mut self, id: TransactionId, ending: Ending, at: Option<Position>) {
+        self.branches.insert(id, Branch::Finished { ending, at });
+        self.finished.insert(id);
+    }
+
+    fn ended(&mut self, id: TransactionId, ending: Ending, was_prepared: bool) {
+        self.out.timer(TimerKey::Transaction(id), None);
+        self.call(id, ResourceCall::Finished(ending));
+        self.out.act(Action::Note(Event::Ended { id, ending, was_prepared }));
+    }
+
+    fn call(&mut self, id: TransactionId, call: ResourceCall) {
+        self.out.act(Action::Resource { id, call });
+    }
+
+    fn vote(&mut self, vias: Vec<Via<W>>, id: TransactionId, vote: Vote, result: Bytes) {
+        let incarnation = self.incarnation;
+        for via in vias {
+            let (vote, result) = (vote.clone(), result.clone());
+            self.respond(via, FromParticipant::Voted { id, vote, incarnation, result });
+        }
+    }
+
+    fn respond(&mut self, via: Via<W>, message: FromParticipant) {
+        let slot = message.id().slot();
+        self.out.act(Action::Respond { via, slot, message });
+    }
+
+    fn respond_refused(&mut self, via: Via<W>, id: TransactionId, reason: String) {
+        self.respond(via, FromParticipant::Refused { id, reason });
+    }
+
+    fn respond_aborted(&mut self, doomed: Option<Doomed<W>>, id: TransactionId) {
+        for via in doomed.into_iter().flat_map(|doomed| doomed.vias) {
+            self.respond(via, FromParticipant::Aborted { id });
+        }
+    }
+
+    fn alarm(&mut self, id: TransactionId, alarm: Alarm) {
+        self.out.act(Action::Note(Event::Alarm { id, alarm }));
+    }
+
+    fn force(&mut self, record: ParticipantRecord, changes: Vec<Change>) -> Position {
+        self.out.force(ParticipantEntry { record, changes })
+    }
+
+    fn record_lazily(&mut self, record: ParticipantRecord) {
+        self.out.lazily(ParticipantEntry { record, changes: Vec::new() });
+    }
+
+    fn backoff(&mut self, base: u64, attempts: u32) -> u64 {
+        let longest = self.config.inquire_after_us_max.max(base);
+        let wait = base.max(1).saturating_mul(1 << attempts.min(20)).min(longest);
+        wait + crate::jitter::draw(&mut self.jitter) % (wait / 4 + 1)
+    }
+}
+
+fn no(reason: &str) -> Vote {
+    let reason = crate::limits::cut(reason, crate::limits::REASON_BYTES_MAX).to_owned();
+    Vote::No { reason }
+}

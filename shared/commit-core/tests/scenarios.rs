@@ -1,0 +1,29 @@
+//! Runs the scripts in `tests/scenarios`: one race or failure each, told step by step.
+//!
+//! A block of a script is a list of commands, `----`, and exactly what happened. After a change that
+//! is meant to change what happens:
+//!
+//! ```text
+//! REWRITE=1 cargo test -p handfast-commit-core --test scenarios
+//! ```
+//!
+//! and explain the difference in the commit. `RUN=happy_path.txt` runs one script.
+//! `setup` blocks are silent. The commands are those of [`script::Script::command`].
+
+mod script;
+mod world;
+
+use script::Script;
+
+#[test]
+fn every_script_tells_what_happens() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scenarios");
+    datadriven::walk(folder, |file| {
+        let mut script = Script::new();
+        let name = file.filename.clone();
+        file.run(|block| {
+            let result = script.block(&block.directive, &block.input);
+            result.map_err(|error| format!("{name}: {error}"))
+        });
+    });
+}

@@ -1,0 +1,218 @@
+//! The submitting end of a [`LogWriter`](crate::LogWriter), and the queue between the two.
+//!
+//! Law: a submission is written in the order of its `submit`, and its completion runs when it is durable
+//! or never. Nothing here waits for the disk: the lock is held to push or to take the whole queue.
+//!
+//! Absent on purpose: a bound that blocks the submitter. A shard that waits for its log stops answering
+//! inquiries; the bound is [`LogHandle::depth`], which whoever admits work looks at.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::Mutation;
+
+/// What waits for a submission to be durable.
+///
+/// It runs on the log writer's thread, between two syncs: hand the news on and return.
+pub trait Completion: Send + 'static {
+    /// The submission, and every one before it, is durable.
+    fn durable(self);
+}
+
+/// A completion for submissions that nobody waits for.
+impl Completion for () {
+    fn durable(self) {}
+}
+
+/// Some mutations to be written together, and what is gated on them.
+#[derive(Debug)]
+pub struct Submission<C> {
+    /// Written in one batch, in order. None at all makes the submission a barrier: it completes when
+    /// everything before it is durable, and costs no sync if that is so already.
+    pub mutations: Vec<Mutation>,
+    /// Whether to sync at once. A submission that is not forced rides in the next batch that is, or is
+    /// written when the log has been idle for [`WriterOptions::idle`](crate::WriterOptions::idle).
+    pub forced: bool,
+    /// Runs once the submission is durable, forced or not; dropped unrun if that never happens.
+    pub completion: Option<C>,
+}
+
+/// Submits to a log writer; cloned for every shard. When the last clone is gone, or one is
+/// [closed](LogHandle::close), the writer writes what it has and ends.
+#[derive(Debug)]
+pub struct LogHandle<C> {
+    queue: Arc<Queue<C>>,
+}
+
+impl<C> LogHandle<C> {
+    /// The first handle of a new queue.
+    pub(crate) fn new(queue: Arc<Queue<C>>) -> Self {
+        LogHandle { queue }
+    }
+
+    /// Queues `submission` and returns. Once the writer has ended (closed, or poisoned by a failed
+    /// write) it drops the submission and its completion instead.
+    pub fn submit(&self, submission: Submission<C>) {
+        self.queue.push(submission);
+    }
+
+    /// The submissions that have been accepted and are not durable yet.
+    pub fn depth(&self) -> usize {
+        self.queue.depth.load(Ordering::Relaxed)
+    }
+
+    /// Ends the writer for every handle: what was submitted before is written, lazy or not, and
+    /// completes; what is submitted later is dropped. Returns at once; join the writer's thread to wait.
+    pub fn close(&self) {
+        self.queue.close();
+    }
+}
+
+impl<C> Clone for LogHandle<C> {
+    fn clone(&self) -> Self {
+        self.queue.lock().handles += 1;
+        LogHandle { queue: Arc::clone(&self.queue) }
+    }
+}
+
+impl<C> Drop for LogHandle<C> {
+    fn drop(&mut self) {
+        let mut state = self.queue.lock();
+        state.handles -= 1;
+        let last = state.handles == 0;
+        drop(state);
+        if last {
+            self.queue.close();
+        }
+    }
+}
+
+/// The queue between the handles and the writer.
+#[derive(Debug)]
+pub(crate) struct Queue<C> {
+    state: Mutex<QueueState<C>>,
+    /// Signalled when something is queued while the writer waits, and at the end.
+    news: Condvar,
+    /// Accepted and not durable; kept beside the lock so that metrics do not contend for it.
+    depth: AtomicUsize,
+}
+
+#[derive(Debug)]
+struct QueueState<C> {
+    queued: VecDeque<Submission<C>>,
+    handles: usize,
+    /// No submission is accepted any more.
+    closed: bool,
+    /// The writer is asleep; a submitter wakes it only then, since waking costs a system call.
+    waiting: bool,
+}
+
+impl<C> Queue<C> {
+    /// An empty queue that one handle exists of.
+    pub(crate) fn new() -> Self {
+        Queue {
+            state: Mutex::new(QueueState {
+                queued: VecDeque::new(),
+                handles: 1,
+                closed: false,
+                waiting: false,
+            }),
+            news: Condvar::new(),
+            depth: AtomicUsize::new(0),
+        }
+    }
+
+    /// The state is plain data that no panic can leave half changed, so a poisoned mutex is as good as
+    /// any.
+    fn lock(&self) -> MutexGuard<'_, QueueState<C>> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn push(&self, submission: Submission<C>) {
+        let mut state = self.lock();
+        if state.closed {
+            // Unlock before the completion is dropped: its drop is foreign code and may submit.
+            drop(state);
+            drop(submission);
+            return;
+        }
+        state.queued.push_back(submission);
+        self.depth.fetch_add(1, Ordering::Relaxed);
+        let wake = std::mem::take(&mut state.waiting);
+        drop(state);
+        if wake {
+            self.news.notify_one();
+        }
+    }
+
+    fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        state.waiting = false;
+        drop(state);
+        self.news.notify_one();
+    }
+
+    /// Moves everything queued to the end of `pending`.
+    pub(crate) fn take(&self, pending: &mut VecDeque<Submission<C>>) {
+        let mut state = self.lock();
+        if pending.is_empty() {
+            std::mem::swap(&mut state.queued, pending);
+        } else {
+            pending.append(&mut state.queued);
+        }
+    }
+
+    /// Waits until something is queued, the queue is closed, or `deadline` has passed.
+    pub(crate) fn wait(&self, deadline: Option<Instant>) -> Wake {
+        let mut state = self.lock();
+        loop {
+            if !state.queued.is_empty() {
+                state.waiting = false;
+                return Wake::Queued;
+            }
+            if state.closed {
+                return Wake::Closed;
+            }
+            let left = match deadline {
+                None => None,
+                Some(at) => match at.checked_duration_since(Instant::now()) {
+                    Some(left) if !left.is_zero() => Some(left),
+                    _ => {
+                        state.waiting = false;
+                        return Wake::Deadline;
+                    }
+                },
+            };
+            state.waiting = true;
+            state = match left {
+                None => self.news.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(left) => {
+                    self.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+    }
+
+    /// Notes that `count` submissions are durable, or gone.
+    pub(crate) fn settled(&self, count: usize) {
+        self.depth.fetch_sub(count, Ordering::Relaxed);
+    }
+
+    /// Ends the queue and drops what is in it.
+    pub(crate) fn abandon(&self) {
+        self.close();
+        let dropped = std::mem::take(&mut self.lock().queued);
+        self.settled(dropped.len());
+    }
+}
+
+/// Why [`Queue::wait`] returned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wake {
+    Queued,
+    Closed,
+    Deadline,
+}

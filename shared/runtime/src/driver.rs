@@ -1,0 +1,332 @@
+//! The driver: append, then act.
+//!
+//! Every step of every state machine goes through [`Driver::handle`]. It gives the step's records to
+//! the log, and performs the step's actions when, and only when, the log is durable up to the step's
+//! gate. Nothing else in the product writes records or performs actions.
+//!
+//! The driver is as deterministic as its machine: it has no thread and no clock of its own. [`crate::shard`]
+//! turns it on a thread; the simulator turns it by hand.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use handfast_commit_core::step::{Now, Position, Step, Time, TimerKey};
+use handfast_journal::{Completion, LogHandle, Mutation, Submission};
+
+use crate::timers::Timers;
+
+/// A pure state machine, and how its records look on the disk.
+pub trait Machine: Send + 'static {
+    /// One thing that happened.
+    type Input: Send + 'static;
+    /// What must survive a crash.
+    type Record: Send + 'static;
+    /// One thing to do.
+    type Action: Send + 'static;
+
+    /// Handles one input.
+    fn step(&mut self, now: Now, input: Self::Input) -> Step<Self::Record, Self::Action>;
+
+    /// The input that says that a timer has run out.
+    fn timer(&self, key: TimerKey) -> Self::Input;
+
+    /// What a record changes in the journal, appended to `mutations`.
+    fn write(&self, record: Self::Record, mutations: &mut Vec<Mutation>);
+
+    /// Called after a batch of inputs, with the driver idle.
+    fn settled(&mut self) {}
+}
+
+/// Does what a state machine wants done. Called on the shard's thread, or on the log's when an action
+/// had to wait for it; must not block.
+pub trait Effects<A>: Clone + Send + 'static {
+    /// Does one thing.
+    fn perform(&self, action: A);
+}
+
+/// What waits in the log's queue for its records to be durable.
+#[derive(Debug)]
+pub struct Gated<A, E> {
+    position: Position,
+    durable: Arc<AtomicU64>,
+    effects: E,
+    actions: Vec<A>,
+}
+
+impl<A, E> Gated<A, E> {
+    /// For a submission that no state machine has made: a registration, a barrier.
+    pub fn standalone(effects: E, actions: Vec<A>) -> Self {
+        Self { position: Position(0), durable: Arc::default(), effects, actions }
+    }
+}
+
+impl<A: Send + 'static, E: Effects<A>> Completion for Gated<A, E> {
+    fn durable(self) {
+        for action in self.actions {
+            self.effects.perform(action);
+        }
+        // After the actions, so that "durable up to here" also says that nothing gated on it is still
+        // to come. What the actions cause meanwhile waits behind a barrier, which costs no sync.
+        self.durable.fetch_max(self.position.0, Ordering::Release);
+    }
+}
+
+/// The log that a driver submits to.
+pub type Log<M, E> = LogHandle<Gated<<M as Machine>::Action, E>>;
+
+/// A state machine with its timers, its log and its effects.
+pub struct Driver<M: Machine, E: Effects<M::Action>> {
+    machine: M,
+    effects: E,
+    log: Log<M, E>,
+    timers: Timers,
+    /// How far the log is durable, in this machine's positions.
+    durable: Arc<AtomicU64>,
+}
+
+impl<M: Machine, E: Effects<M::Action>> std::fmt::Debug for Driver<M, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Driver").field("timers", &self.timers.len()).finish_non_exhaustive()
+    }
+}
+
+impl<M: Machine, E: Effects<M::Action>> Driver<M, E> {
+    /// Drives `machine`, which has taken over what the log says and has not made a step.
+    pub fn new(machine: M, log: Log<M, E>, effects: E) -> Self {
+        let durable = Arc::new(AtomicU64::new(0));
+        Self { machine, effects, log, timers: Timers::default(), durable }
+    }
+
+    /// The machine, to look at.
+    pub fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    /// The machine, for what is not a step: counters, subscriptions.
+    pub fn machine_mut(&mut self) -> &mut M {
+        &mut self.machine
+    }
+
+    /// Handles one input.
+    pub fn handle(&mut self, now: Now, input: M::Input) {
+        let step = self.machine.step(now, input);
+        self.apply(step);
+    }
+
+    /// When the next timer runs out.
+    #[must_use]
+    pub fn due(&self) -> Option<Time> {
+        self.timers.next()
+    }
+
+    /// Handles one timer that has run out. Returns false when there is none.
+    pub fn fire(&mut self, now: Now) -> bool {
+        let Some(key) = self.timers.pop(now.at) else { return false };
+        let input = self.machine.timer(key);
+        self.handle(now, input);
+        true
+    }
+
+    /// Puts a step into effect, in the order of the law.
+    pub fn apply(&mut self, step: Step<M::Record, M::Action>) {
+        let Step { records, position, forced, gate, then, later, timers } = step;
+        for (key, at) in timers {
+            self.timers.set(key, at);
+        }
+        let durable = Position(self.durable.load(Ordering::Acquire));
+        if records.is_empty() {
+            self.perform_at(gate, durable, then);
+            // They speak of a record of an earlier step, which may still be on its way to the disk.
+            return self.perform_at(position, durable, later);
+        }
+        let mut mutations = Vec::with_capacity(records.len() * 2);
+        for record in records {
+            self.machine.write(record, &mut mutations);
+        }
+        let (gated, at_once) = if gate >= position {
+            (then, Vec::new())
+        } else if gate > durable {
+            // They speak of an earlier record than this step's own, and need not wait for the latter.
+            self.perform_at(gate, durable, then);
+            (Vec::new(), Vec::new())
+        } else {
+            (Vec::new(), then)
+        };
+        let mut actions = gated;
+        actions.extend(later);
+        self.log.submit(Submission {
+            mutations,
+            forced,
+            completion: Some(self.gated(position, actions)),
+        });
+        for action in at_once {
+            self.effects.perform(action);
+        }
+    }
+
+    fn perform_at(&self, gate: Position, durable: Position, actions: Vec<M::Action>) {
+        if actions.is_empty() {
+            return;
+        }
+        if gate > durable {
+            // A barrier: it completes behind the record, which is in the log's queue already.
+            self.log.submit(Submission {
+                mutations: Vec::new(),
+                forced: true,
+                completion: Some(self.gated(gate, actions)),
+            });
+        } else {
+            for action in actions {
+                self.effects.perform(action);
+            }
+        }
+    }
+
+    fn gated(&self, position: Position, actions: Vec<M::Action>) -> Gated<M::Action, E> {
+        let durable = Arc::clone(&self.durable);
+        Gated { position, durable, effects: self.effects.clone(), actions }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use handfast_journal::{
+        Flush, Kind, LogWriter, MemoryDisk, MemoryJournal, Table, WriterOptions,
+    };
+
+    /// Says what it is told to say; its input is the step.
+    struct Scripted;
+
+    impl Machine for Scripted {
+        type Input = Step<&'static str, &'static str>;
+        type Record = &'static str;
+        type Action = &'static str;
+
+        fn step(&mut self, _: Now, input: Self::Input) -> Self::Input {
+            input
+        }
+
+        fn timer(&self, _: TimerKey) -> Self::Input {
+            step(&[], 0)
+        }
+
+        fn write(&self, record: &'static str, mutations: &mut Vec<Mutation>) {
+            mutations.push(Mutation::put(Table::Live, record, record));
+        }
+    }
+
+    /// What was done, in order.
+    #[derive(Clone, Default)]
+    struct Done(Arc<Mutex<Vec<&'static str>>>);
+
+    impl Effects<&'static str> for Done {
+        fn perform(&self, action: &'static str) {
+            self.0.lock().expect("no test panics with it").push(action);
+        }
+    }
+
+    impl Done {
+        fn take(&self) -> Vec<&'static str> {
+            std::mem::take(&mut self.0.lock().expect("no test panics with it"))
+        }
+    }
+
+    fn step(records: &[&'static str], position: u64) -> Step<&'static str, &'static str> {
+        Step {
+            records: records.to_vec(),
+            position: Position(position),
+            forced: false,
+            gate: Position(0),
+            then: Vec::new(),
+            later: Vec::new(),
+            timers: Vec::new(),
+        }
+    }
+
+    struct World {
+        driver: Driver<Scripted, Done>,
+        writer: LogWriter<Gated<&'static str, Done>>,
+        done: Done,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let disk = MemoryDisk::new(1);
+            let journal = MemoryJournal::open(&disk, Kind::Coordinator).expect("a new disk");
+            let (writer, log) =
+                LogWriter::new(Box::new(journal), WriterOptions::default(), Box::new(()));
+            let done = Done::default();
+            Self { driver: Driver::new(Scripted, log, done.clone()), writer, done }
+        }
+
+        fn handle(&mut self, step: Step<&'static str, &'static str>) -> Vec<&'static str> {
+            self.driver.handle(Now::default(), step);
+            self.done.take()
+        }
+
+        fn write(&mut self) -> Vec<&'static str> {
+            while self.writer.run_once(Flush::Everything).expect("memory").completed > 0 {}
+            self.done.take()
+        }
+    }
+
+    const NOTHING: [&str; 0] = [];
+
+    #[test]
+    fn what_speaks_of_a_record_waits_for_it() {
+        let mut world = World::new();
+        let vote = Step { gate: Position(1), then: vec!["vote"], ..step(&["prepared"], 1) };
+        assert_eq!(world.handle(vote), NOTHING);
+        // A later step without records that speaks of the same record waits as well.
+        let repeat = Step { gate: Position(1), then: vec!["vote again"], ..step(&[], 1) };
+        assert_eq!(world.handle(repeat), NOTHING);
+        // One that speaks of nothing does not.
+        let note = Step { then: vec!["note"], ..step(&[], 1) };
+        assert_eq!(world.handle(note), ["note"]);
+        assert_eq!(world.write(), ["vote", "vote again"]);
+        let repeat = Step { gate: Position(1), then: vec!["vote again"], ..step(&[], 1) };
+        assert_eq!(world.handle(repeat), ["vote again"]);
+    }
+
+    #[test]
+    fn what_is_for_later_waits_for_all_records_even_in_a_step_without_any() {
+        let mut world = World::new();
+        let ended = Step { then: vec!["reply"], later: vec!["forget"], ..step(&["ended"], 1) };
+        assert_eq!(world.handle(ended), ["reply"]);
+        let again = Step { then: vec!["note"], later: vec!["forget again"], ..step(&[], 1) };
+        assert_eq!(world.handle(again), ["note"]);
+        assert_eq!(world.write(), ["forget", "forget again"]);
+        let again = Step { later: vec!["forget at once"], ..step(&[], 1) };
+        assert_eq!(world.handle(again), ["forget at once"]);
+    }
+
+    #[test]
+    fn a_step_that_speaks_of_an_earlier_record_does_not_wait_for_its_own() {
+        let mut world = World::new();
+        assert_eq!(world.handle(step(&["decided"], 1)), NOTHING);
+        let ended = Step { gate: Position(1), then: vec!["reply"], ..step(&["ended"], 2) };
+        assert_eq!(world.handle(ended), NOTHING);
+        assert_eq!(world.write(), ["reply"]);
+        let next = Step { gate: Position(2), then: vec!["reply"], ..step(&["next"], 3) };
+        assert_eq!(world.handle(next), ["reply"]);
+    }
+    #[test]
+    fn after_a_failed_sync_nothing_is_done_any_more() {
+        let disk = MemoryDisk::new(1);
+        let journal = MemoryJournal::open(&disk, Kind::Coordinator).expect("a new disk");
+        let (writer, log) =
+            LogWriter::new(Box::new(journal), WriterOptions::default(), Box::new(()));
+        let done = Done::default();
+        let mut world = World { driver: Driver::new(Scripted, log, done.clone()), writer, done };
+        disk.fail_next_sync();
+        let decided = Step { gate: Position(1), then: vec!["commit"], ..step(&["decided"], 1) };
+        assert_eq!(world.handle(decided), NOTHING);
+        assert!(world.writer.run_once(Flush::Everything).is_err());
+        assert_eq!(world.done.take(), NOTHING);
+        let answer = Step { gate: Position(1), then: vec!["answer"], ..step(&[], 1) };
+        assert_eq!(world.handle(answer), NOTHING);
+    }
+}

@@ -1,0 +1,29 @@
+//! Compiles `proto/` to Rust, without `protoc`.
+
+use std::path::PathBuf;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
+    let files = [
+        "handfast/v1/types.proto",
+        "handfast/v1/transaction.proto",
+        "handfast/v1/participant.proto",
+        "handfast/v1/coordinator.proto",
+        "handfast/v1/key_value.proto",
+        "handfast/storage/v1/record.proto",
+    ];
+    println!("cargo:rerun-if-changed={}", root.display());
+    let descriptors = protox::compile(files.iter().map(|file| root.join(file)), [&root])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    // For gRPC reflection.
+    std::fs::write(out.join("descriptors.bin"), prost_bytes(&descriptors))?;
+    tonic_prost_build::configure()
+        .bytes(".handfast.v1")
+        .build_transport(false)
+        .compile_fds(descriptors)?;
+    Ok(())
+}
+
+fn prost_bytes(descriptors: &impl prost::Message) -> Vec<u8> {
+    descriptors.encode_to_vec()
+}
