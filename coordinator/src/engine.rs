@@ -556,13 +556,25 @@ impl Engine {
         };
         let mut threads = threads.into_iter();
         let writer = threads.next();
-        for shard in threads {
-            let _ = shard.join();
-        }
+        threads.for_each(join);
         self.log.close();
-        if let Some(writer) = writer {
-            let _ = writer.join();
-        }
+        writer.into_iter().for_each(join);
+    }
+}
+
+/// An engine that is dropped without being stopped leaves nothing running, and its database closed: a
+/// process that ended meanwhile would pull RocksDB's own static data from under the closing thread.
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Waits for the end of a thread, unless it is the very one that drops the engine. One that has panicked
+/// has said so.
+fn join(thread: JoinHandle<()>) {
+    if thread.thread().id() != std::thread::current().id() {
+        let _ = thread.join();
     }
 }
 

@@ -319,22 +319,28 @@ impl Engine {
             let mut threads = self.threads.lock().unwrap_or_else(|error| error.into_inner());
             std::mem::take(&mut *threads)
         };
-        // The shard first: it submits. A thread that has panicked has said so.
+        // The shard first: it submits.
         if !threads.is_empty() {
-            let _ = threads.remove(0).join();
+            join(threads.remove(0));
         }
         self.log.close();
-        for thread in threads {
-            let _ = thread.join();
-        }
+        threads.into_iter().for_each(join);
     }
 }
 
-/// An engine that is dropped without being stopped leaves nothing running.
+/// An engine that is dropped without being stopped leaves nothing running, and its database closed: a
+/// process that ended meanwhile would pull RocksDB's own static data from under the closing thread.
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.shard.stop();
-        self.log.close();
+        self.stop();
+    }
+}
+
+/// Waits for the end of a thread, unless it is the very one that drops the engine. One that has panicked
+/// has said so.
+fn join(thread: JoinHandle<()>) {
+    if thread.thread().id() != std::thread::current().id() {
+        let _ = thread.join();
     }
 }
 
