@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use handfast_commit_core::id::{Incarnation, ParticipantName, RequestId, TransactionId};
+use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::record::Request;
 use handfast_commit_core::step::Time;
 use handfast_commit_core::two_phase::Coordinator;
@@ -217,7 +218,8 @@ impl Engine {
         let mut undelivered = 0_u64;
         store.live(|commit| {
             undelivered += 1;
-            cores[sequences.shard_of(commit.id)].restore(commit);
+            let own = sequences.shard_of(commit.id);
+            cores[if mutant(Mutant::RestoredInFirstShard) { 0 } else { own }].restore(commit);
         })?;
 
         let (writer, log) =
@@ -349,8 +351,10 @@ impl Engine {
         let request = request_id.map(|id| Request { id, fingerprint: fingerprint(&branches) });
         let hash = match &request {
             // A request and its repetition meet in the same shard.
-            Some(request) => xxh3_64(request.id.as_str().as_bytes()),
-            None => self.clock.time().0 / 7,
+            Some(request) if !mutant(Mutant::RequestInAnyShard) => {
+                xxh3_64(request.id.as_str().as_bytes())
+            }
+            _ => self.clock.time().0 / 7,
         };
         let (to, reply) = ReplyTo::new(Some(memory));
         let waiter = self.waiter(to, reply_time, patience);

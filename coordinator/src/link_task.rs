@@ -102,6 +102,7 @@ pub(crate) async fn run(
         while let Ok(message) = queue.try_recv() {
             link.queued_bytes.fetch_sub(work_bytes(&message), Ordering::Relaxed);
         }
+        drop(link.take_parked(usize::MAX));
         if was_connected {
             wait_ms = RECONNECT_AFTER_MS;
         }
@@ -213,6 +214,7 @@ impl Task<'_> {
             while queue.recv_many(&mut batch, FRAME_MESSAGES_MAX).await > 0 {
                 let taken = batch.iter().map(work_bytes).sum();
                 self.link.queued_bytes.fetch_sub(taken, Ordering::Relaxed);
+                batch.extend(self.link.take_parked(FRAME_MESSAGES_MAX));
                 let mut messages = Vec::with_capacity(batch.len());
                 let mut bytes = 0;
                 for message in batch.drain(..) {

@@ -5,18 +5,22 @@
 //! is thrown away, never sent over the next one, because a request that arrives after its own answer
 //! could do its work twice. The core says again what still has to be said when it hears "connected".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use handfast_commit_core::id::{ParticipantName, Sequence};
 use handfast_commit_core::message::{Inquired, ToParticipant};
 use handfast_commit_core::two_phase::coordinator::Identity;
 use handfast_wire::v1;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
 use crate::effects::Shards;
 use crate::link_task;
+
+/// Most messages that are parked for one participant.
+const PARKED_MAX: usize = 100_000;
 
 /// What every link needs to know.
 #[derive(Debug)]
@@ -45,6 +49,9 @@ pub struct Link {
     pub(crate) name: ParticipantName,
     pub(crate) endpoint: watch::Sender<String>,
     queue: mpsc::Sender<ToParticipant>,
+    /// What found the queue full, and would not be said again in this session: FORGET. It goes with the
+    /// next frames.
+    parked: Mutex<VecDeque<ToParticipant>>,
     /// Bytes of work in the queue.
     pub(crate) queued_bytes: AtomicUsize,
     pub(crate) connected: AtomicBool,
@@ -94,12 +101,12 @@ impl Links {
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<ParticipantName, Arc<Link>>> {
         // A map is whole between any two of its calls, whoever panicked in between.
-        self.links.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.links.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes a link, or points it somewhere else. Called within the runtime that its task runs on.
     pub fn open(self: &Arc<Self>, name: &ParticipantName, endpoint: &str, shards: &Shards) {
-        let mut links = self.links.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(link) = links.get(name) {
             link.endpoint.send_if_modified(|present| {
                 let other = present != endpoint;
@@ -116,6 +123,7 @@ impl Links {
             name: name.clone(),
             endpoint,
             queue,
+            parked: Mutex::default(),
             queued_bytes: AtomicUsize::new(0),
             connected: AtomicBool::new(false),
             unary: AtomicBool::new(false),
@@ -136,8 +144,13 @@ impl Links {
         let bytes = work_bytes(&message);
         let before = link.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let room = bytes == 0 || before + bytes <= self.context.queue_bytes_max;
-        if room && link.queue.try_send(message).is_ok() {
-            return true;
+        let refused = match room.then(|| link.queue.try_send(message)) {
+            Some(Ok(())) => return true,
+            Some(Err(TrySendError::Full(refused) | TrySendError::Closed(refused))) => Some(refused),
+            None => None,
+        };
+        if let Some(forget @ ToParticipant::Forget { .. }) = refused {
+            return link.park(forget);
         }
         link.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         metrics::counter!("handfast_link_queue_full_total").increment(1);
@@ -175,6 +188,31 @@ impl Links {
         let queued =
             |link: &Arc<Link>| self.context.queue_max.saturating_sub(link.queue.capacity());
         (links.len(), links.values().filter(connected).count(), links.values().map(queued).sum())
+    }
+}
+
+impl Link {
+    /// Keeps a message for the next frames. False: too many wait there already; the report of the next
+    /// session brings it up again.
+    fn park(&self, message: ToParticipant) -> bool {
+        let mut parked = self.parked();
+        let room = parked.len() < PARKED_MAX;
+        if room {
+            parked.push_back(message);
+        }
+        room
+    }
+
+    /// Takes what has been parked, at most so many.
+    pub(crate) fn take_parked(&self, most: usize) -> Vec<ToParticipant> {
+        let mut parked = self.parked();
+        let taken = parked.len().min(most);
+        parked.drain(..taken).collect()
+    }
+
+    fn parked(&self) -> MutexGuard<'_, VecDeque<ToParticipant>> {
+        // The queue is whole between any two of its calls, whoever panicked in between.
+        self.parked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

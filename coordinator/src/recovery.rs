@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use handfast_commit_core::id::{Epoch, Incarnation, Slot};
+use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::two_phase::coordinator::Identity;
 use handfast_journal::{Journal, JournalError, Mutation, OpenError, Table};
 use handfast_wire::storage;
@@ -105,7 +106,10 @@ pub fn recover(
             return Err(StartError::OtherSlot { folder: folder(), found, wanted: slot.0 });
         }
     }
-    let epoch = before.next()?;
+    let epoch = match before {
+        Epoch(1..) if mutant(Mutant::EpochNotRaised) => before,
+        _ => before.next()?,
+    };
     let value = storage::CoordinatorMeta { epoch: epoch.0 };
     journal
         .append(&[
@@ -117,4 +121,45 @@ pub fn recover(
     let incarnation = Incarnation(reader.incarnation());
     let identity = Identity { slot, epoch, incarnation };
     Ok(Recovered { identity, store: Store::new(reader), registry })
+}
+
+#[cfg(test)]
+mod tests {
+    use handfast_journal::{Kind, MemoryDisk, MemoryJournal, Unsynced};
+
+    use super::*;
+
+    fn start(disk: &MemoryDisk, slot: u16) -> Result<Identity, StartError> {
+        disk.crash(Unsynced::Lost);
+        let mut journal = MemoryJournal::open(disk, Kind::Coordinator)?;
+        recover(&mut journal, Slot(slot), Path::new("F")).map(|recovered| recovered.identity)
+    }
+
+    #[test]
+    fn every_start_has_an_epoch_of_its_own() {
+        let disk = MemoryDisk::new(7);
+        for epoch in 1..4 {
+            let identity = start(&disk, 3).expect("a disk in memory");
+            assert_eq!((identity.epoch, identity.incarnation), (Epoch(epoch), Incarnation(7)));
+        }
+    }
+
+    /// An epoch that was given out and not written would be given out again.
+    #[test]
+    fn a_start_that_cannot_write_its_epoch_fails() {
+        let disk = MemoryDisk::new(7);
+        disk.set_capacity(Some(0));
+        assert!(matches!(start(&disk, 3), Err(StartError::Epoch { .. })));
+        disk.set_capacity(None);
+        assert_eq!(start(&disk, 3).expect("space").epoch, Epoch(1));
+    }
+
+    #[test]
+    fn a_log_has_one_slot_for_ever() {
+        let disk = MemoryDisk::new(7);
+        start(&disk, 3).expect("a disk in memory");
+        let error = start(&disk, 4).expect_err("another slot").to_string();
+        assert!(error.contains("slot 3, not of slot 4"), "{error}");
+        start(&disk, 3).expect("its own");
+    }
 }

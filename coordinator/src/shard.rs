@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use handfast_commit_core::id::{ParticipantName, Protocol, Sequence, TransactionId};
 use handfast_commit_core::message::FromParticipant;
+use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::record::{CoordinatorRecord, Request};
 use handfast_commit_core::step::{Now, Position, Step, TimerKey};
 use handfast_commit_core::two_phase::Coordinator;
@@ -87,6 +88,7 @@ impl Sequences {
     /// Called between two batches of a shard: whatever it draws later is not below `next`.
     fn settle(&self, shard: usize, lowest_live: Option<Sequence>) {
         let next = Sequence(self.next.load(Ordering::SeqCst) << SHARD_BITS);
+        let lowest_live = lowest_live.filter(|_| !mutant(Mutant::FloorAhead));
         let floor = lowest_live.map_or(next, |lowest| lowest.min(next));
         self.floors[shard].fetch_max(floor.0, Ordering::SeqCst);
     }
@@ -212,7 +214,7 @@ impl CoordinatorShard {
     }
 
     fn stored(&self, id: TransactionId) -> Result<Option<Stored>, store::StoreError> {
-        if self.core.knows(id) {
+        if self.core.knows(id) || mutant(Mutant::LogNotAsked) {
             return Ok(None);
         }
         Ok(self.store.find(id)?.map(|found| found.stored()))
@@ -224,6 +226,7 @@ impl CoordinatorShard {
             ShardInput::Begin { terms, to } => Input::Begin { id: self.draw(), terms, waiter: to },
             ShardInput::Execute { branches, terms, request, waiter } => {
                 let stored = match &request {
+                    Some(_) if mutant(Mutant::RequestNotAsked) => None,
                     Some(request) if self.core.running_request(&request.id).is_none() => {
                         self.store.find_request(&request.id)?.map(|found| found.stored())
                     }

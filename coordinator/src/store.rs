@@ -15,6 +15,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use handfast_commit_core::id::{RequestId, TransactionId};
+use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::record::{Commit, CoordinatorRecord, Ended, Request};
 use handfast_commit_core::two_phase::coordinator::Stored;
 use handfast_journal::{JournalError, Mutation, Reader, Table};
@@ -244,7 +245,9 @@ pub fn write(record: &CoordinatorRecord, mutations: &mut Vec<Mutation>) {
         }
         CoordinatorRecord::Ended(ended) => {
             let key = *ended.id.as_bytes();
-            mutations.push(Mutation::delete(Table::Live, key));
+            if !mutant(Mutant::WrongTableCleared) {
+                mutations.push(Mutation::delete(Table::Live, key));
+            }
             mutations.push(Mutation::put(Table::Outcomes, key, record::encode_ended(ended)));
             (ended.id, &ended.request)
         }

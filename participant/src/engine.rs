@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use handfast_commit_core::id::{Incarnation, ParticipantName, TransactionId};
 use handfast_commit_core::message::{FromParticipant, Inquired};
+use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::step::Time;
 use handfast_commit_core::two_phase::participant::{
     Config, Input, OpenBranch, Origin, SessionRefusal, Via,
@@ -294,6 +295,9 @@ impl Engine {
             tokio::time::sleep(LOOK_AGAIN_AFTER).await;
         }
         let commits = self.shard.ask(|shard| shard.one_phase_commits()).await.ok_or(Stopped)?;
+        if mutant(Mutant::ReportNotDurable) {
+            return Ok(commits);
+        }
         self.flushed().await?;
         Ok(commits)
     }

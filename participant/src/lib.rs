@@ -114,6 +114,9 @@ mod shard;
 mod status;
 mod store;
 
+#[doc(hidden)]
+pub mod simulation;
+
 pub use enlistment::Handle;
 pub use participant::{Opened, Participant, ParticipantBuilder};
 pub use recovery::StartError;

@@ -69,13 +69,15 @@ pub enum StartError {
 
 /// What was found.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Found {
-    pub(crate) in_doubt: usize,
-    pub(crate) one_phase: usize,
+pub struct Found {
+    /// Branches in doubt.
+    pub in_doubt: usize,
+    /// One-phase commits that are kept.
+    pub one_phase: usize,
 }
 
 /// Writes the participant's name into a new log, and refuses one that is somebody else's.
-pub(crate) fn claim(
+pub fn claim(
     journal: &mut dyn Journal,
     name: &ParticipantName,
     folder: &str,
@@ -96,10 +98,7 @@ pub(crate) fn claim(
 }
 
 /// Gives the shard everything that the log says.
-pub(crate) fn restore(
-    reader: &dyn Reader,
-    shard: &mut ParticipantShard,
-) -> Result<Found, StartError> {
+pub fn restore(reader: &dyn Reader, shard: &mut ParticipantShard) -> Result<Found, StartError> {
     let mut found = Found::default();
     scan(reader, Table::Meta, |key, value| {
         if key != NAME {

@@ -23,13 +23,20 @@ use crate::resource_manager::{Ending, Finished, Prepared, ResourceError, Resourc
 type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A [`ResourceManager`] whose type is not known: the engine is compiled once.
-pub(crate) trait AnyResource: Send + Sync + 'static {
+pub trait AnyResource: Send + Sync + 'static {
+    /// See [`ResourceManager::prepare`].
     fn prepare(&self, id: TransactionId, work: Work) -> Pending<'_, Prepared>;
+    /// See [`ResourceManager::cancel`].
     fn cancel(&self, id: TransactionId);
+    /// See [`ResourceManager::commit`].
     fn commit(&self, id: TransactionId) -> Pending<'_, Result<Finished, ResourceError>>;
+    /// See [`ResourceManager::abort`].
     fn abort(&self, id: TransactionId) -> Pending<'_, Result<Finished, ResourceError>>;
+    /// See [`ResourceManager::finished`].
     fn finished(&self, id: TransactionId, ending: Ending);
+    /// See [`ResourceManager::in_doubt`].
     fn in_doubt(&self) -> Pending<'_, Result<Vec<TransactionId>, ResourceError>>;
+    /// See [`ResourceManager::keeps_all_in_store`].
     fn keeps_all_in_store(&self) -> bool;
 }
 
@@ -70,7 +77,7 @@ const ABORT_AGAIN_AFTER_MAX: Duration = Duration::from_secs(2);
 
 /// What has no result. Not to be called on a thread that the process relies on: where panics of such a
 /// thread end the process, one that is caught does so as well.
-pub(crate) fn tell(resource: &dyn AnyResource, id: TransactionId, call: &ResourceCall) {
+pub fn tell(resource: &dyn AnyResource, id: TransactionId, call: &ResourceCall) {
     let told = catch_unwind(AssertUnwindSafe(|| match call {
         ResourceCall::Cancel => resource.cancel(id),
         ResourceCall::Finished(ending) => resource.finished(id, ending_of(*ending)),
@@ -84,7 +91,7 @@ pub(crate) fn tell(resource: &dyn AnyResource, id: TransactionId, call: &Resourc
 }
 
 /// What has a result.
-pub(crate) async fn call(
+pub async fn call(
     resource: Arc<dyn AnyResource>,
     id: TransactionId,
     call: ResourceCall,
@@ -117,9 +124,7 @@ pub(crate) async fn call(
 }
 
 /// The branches that the resource holds prepared.
-pub(crate) async fn in_doubt(
-    resource: &dyn AnyResource,
-) -> Result<Vec<TransactionId>, ResourceError> {
+pub async fn in_doubt(resource: &dyn AnyResource) -> Result<Vec<TransactionId>, ResourceError> {
     guarded(|| resource.in_doubt()).await.unwrap_or_else(|panic| {
         Err(ResourceError(format!("in_doubt panicked: {}", text_of(&*panic))))
     })

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
 use handfast_commit_core::id::{Epoch, Slot};
+use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_wire::v1;
 use tokio::sync::{mpsc, watch};
 
@@ -104,7 +105,8 @@ impl Sessions {
         act: impl FnOnce(),
     ) -> bool {
         let open = self.lock();
-        let latest = open.get(&slot).is_some_and(|session| session.number == number);
+        let latest = open.get(&slot).is_some_and(|session| session.number == number)
+            || mutant(Mutant::StaleSessionHeard);
         if latest {
             act();
         }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use handfast_commit_core::id::{Epoch, Incarnation, RequestId, Slot, TransactionId};
 use handfast_commit_core::message::{FromParticipant, Inquired};
+use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::record::{ParticipantEntry, ParticipantRecord};
 use handfast_commit_core::step::{Now, Position, Step, TimerKey};
 use handfast_commit_core::two_phase::Participant;
@@ -26,7 +27,7 @@ pub(crate) const SLOT_PREFIX: &[u8] = b"slot";
 
 /// Whoever waits for an answer of the core.
 #[derive(Debug)]
-pub(crate) enum Waiter {
+pub enum Waiter {
     /// A unary call of a coordinator.
     Call(oneshot::Sender<FromParticipant>),
     /// A peer in doubt.
@@ -37,16 +38,23 @@ pub(crate) enum Waiter {
 
 /// What the shard is told.
 #[derive(Debug)]
-pub(crate) enum ShardInput {
+pub enum ShardInput {
     /// Anything that the core hears as it is.
     Core(Input<Waiter>),
     /// A coordinator's answer to an inquiry, in a session of this epoch.
-    Answer { epoch: Epoch, id: TransactionId, outcome: Inquired },
+    Answer {
+        /// The session's.
+        epoch: Epoch,
+        /// About which transaction.
+        id: TransactionId,
+        /// What became of it.
+        outcome: Inquired,
+    },
 }
 
 /// What the shard wants done.
 #[derive(Debug)]
-pub(crate) enum ShardAction {
+pub enum ShardAction {
     /// By the core.
     Core(Action<Waiter>),
     /// Everything that was handed to the log before is durable.
@@ -54,11 +62,11 @@ pub(crate) enum ShardAction {
 }
 
 /// A one-phase commit that this participant answers for.
-pub(crate) type OnePhaseCommitted = (TransactionId, Option<RequestId>);
+pub type OnePhaseCommitted = (TransactionId, Option<RequestId>);
 
 /// The one shard of a participant.
 #[derive(Debug)]
-pub(crate) struct ParticipantShard {
+pub struct ParticipantShard {
     core: Participant<Waiter>,
     epochs: BTreeMap<Slot, Epoch>,
     /// Permitted to commit in one phase, and not ended.
@@ -67,7 +75,9 @@ pub(crate) struct ParticipantShard {
 }
 
 impl ParticipantShard {
-    pub(crate) fn new(incarnation: Incarnation, config: Config) -> Self {
+    /// Without branches. `incarnation` is its log's.
+    #[must_use]
+    pub fn new(incarnation: Incarnation, config: Config) -> Self {
         Self {
             core: Participant::new(incarnation, config),
             epochs: BTreeMap::new(),
@@ -77,7 +87,7 @@ impl ParticipantShard {
     }
 
     /// Takes over a record that was found in the log, before the first step.
-    pub(crate) fn restore(&mut self, record: ParticipantRecord) {
+    pub fn restore(&mut self, record: ParticipantRecord) {
         if let ParticipantRecord::SlotSeen { slot, epoch, .. } = &record {
             self.raise(*slot, *epoch);
         }
@@ -85,23 +95,23 @@ impl ParticipantShard {
     }
 
     /// Gives everything that is in doubt its first timer.
-    pub(crate) fn resume(&mut self, now: Now) -> Step<ParticipantEntry, ShardAction> {
+    pub fn resume(&mut self, now: Now) -> Step<ParticipantEntry, ShardAction> {
         wrap(self.core.resume(now))
     }
 
     /// The branches that this participant cannot end by itself, oldest first.
-    pub(crate) fn open_branches(&self) -> impl Iterator<Item = OpenBranch> + '_ {
+    pub fn open_branches(&self) -> impl Iterator<Item = OpenBranch> + '_ {
         self.core.open_branches()
     }
 
     /// The highest epoch heard of a slot.
-    pub(crate) fn epoch(&self, slot: Slot) -> Option<Epoch> {
+    pub fn epoch(&self, slot: Slot) -> Option<Epoch> {
         self.epochs.get(&slot).copied()
     }
 
     /// All one-phase commits, those included that are still on their way to the disk: whoever reports
     /// them waits for the log first.
-    pub(crate) fn one_phase_commits(&self) -> Vec<OnePhaseCommitted> {
+    pub fn one_phase_commits(&self) -> Vec<OnePhaseCommitted> {
         let all = self.core.one_phase_commits(Position(u64::MAX));
         all.map(|(id, request)| (id, request.cloned())).collect()
     }
@@ -115,7 +125,10 @@ impl ParticipantShard {
     /// ```
     ///
     /// So a report waits until there is none of them.
-    pub(crate) fn unreported(&self, origin: &Origin) -> Vec<TransactionId> {
+    pub fn unreported(&self, origin: &Origin) -> Vec<TransactionId> {
+        if mutant(Mutant::ReportIncomplete) {
+            return Vec::new();
+        }
         let older = |id: &&TransactionId| id.slot() == origin.slot && id.epoch() < origin.epoch;
         self.one_phase.iter().filter(older).copied().collect()
     }
@@ -154,7 +167,9 @@ impl Machine for ParticipantShard {
         let input = match input {
             ShardInput::Core(input) => input,
             // Whoever owned the slot before may be wrong about what became of it since.
-            ShardInput::Answer { epoch, id, .. } if self.epoch(id.slot()) > Some(epoch) => {
+            ShardInput::Answer { epoch, id, .. }
+                if self.epoch(id.slot()) > Some(epoch) && !mutant(Mutant::StaleAnswerHeard) =>
+            {
                 return nothing();
             }
             ShardInput::Answer { id, outcome, .. } => Input::Answer { id, outcome },
@@ -215,6 +230,11 @@ impl Machine for ParticipantShard {
                 Mutation::put(Table::Meta, slot_key(slot), value)
             }
         });
+        if mutant(Mutant::PreparedWithoutWrites)
+            && matches!(entry.record, ParticipantRecord::Prepared(_))
+        {
+            return;
+        }
         for (key, value) in entry.changes {
             mutations.push(Mutation { table: Table::Data, key, value });
         }

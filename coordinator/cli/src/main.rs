@@ -1,76 +1,7 @@
-//! `handfast`: transactions, key-value work and participants from the command line.
-//!
-//! The law: what is printed to stdout is the answer and nothing else; what went wrong is on stderr, in
-//! one or two lines that say what to do; the exit code tells them apart (0 ok, 1 failed, 2 usage,
-//! 3 not found, 4 unreachable, 5 outcome unknown).
+//! `handfast`, the command-line tool: see the library beside it.
 
-mod commands;
-mod config;
-mod demo;
-mod duration;
-mod failure;
-mod operation;
-mod options;
-mod output;
-
-use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::config::Settings;
-use crate::failure::Failure;
-use crate::options::{Options, OutputFormat};
-use crate::output::Output;
-
 fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().collect();
-    let options = match Options::try_parse_from(&arguments) {
-        Ok(options) => options,
-        Err(error) => return not_understood(&error, &arguments),
-    };
-    let environment = |name: &str| std::env::var_os(name);
-    let settings = match Settings::resolve(&options.global, &environment) {
-        Ok(settings) => settings,
-        Err(failure) => return failure.report(options::wanted_format(&arguments, &environment)),
-    };
-    let format = settings.output.value;
-    let mut output = Output::stdout(format);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            return Failure::Failed(format!("the runtime did not start: {error}")).report(format);
-        }
-    };
-    let done = runtime.block_on(commands::run(options.command, &settings, &mut output));
-    let done = done.and_then(|()| output.finish());
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has read enough.
-        Err(Failure::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-            ExitCode::SUCCESS
-        }
-        Err(failure) => failure.report(format),
-    }
-}
-
-/// Help and version are answers; anything else is a usage error.
-fn not_understood(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
-    let format = options::wanted_format(arguments, &|name| std::env::var_os(name));
-    match (error.use_stderr(), format) {
-        (true, OutputFormat::Json) => {
-            let text = error.render().to_string();
-            let message = text.trim().trim_start_matches("error: ").to_owned();
-            Failure::Usage(message).report(format)
-        }
-        (true, OutputFormat::Table) => {
-            // Nobody is left to tell when stderr is closed.
-            let _ = error.print();
-            ExitCode::from(failure::USAGE)
-        }
-        (false, _) => {
-            let _ = error.print();
-            ExitCode::SUCCESS
-        }
-    }
+    handfast_cli::main()
 }

@@ -27,7 +27,9 @@
 pub mod id;
 mod jitter;
 pub mod limits;
+pub mod marks;
 pub mod message;
+pub mod mutants;
 pub mod record;
 pub mod step;
 pub mod two_phase;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::id::{Incarnation, ParticipantName, RequestId, TransactionId};
 
 /// From a coordinator to a participant.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ToParticipant {
     /// Do the work as far as it can still be undone, and vote.
     Prepare(Prepare),
@@ -40,7 +40,7 @@ pub enum ToParticipant {
 }
 
 /// A request for a vote.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Prepare {
     /// Which transaction.
     pub id: TransactionId,
@@ -55,7 +55,7 @@ pub struct Prepare {
 }
 
 /// From a participant to its coordinator.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum FromParticipant {
     /// The answer to [`Prepare`].
     Voted {
@@ -101,7 +101,7 @@ impl FromParticipant {
 }
 
 /// A participant's vote.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Vote {
     /// Durable: can be committed and can be aborted.
     Prepared,
@@ -120,7 +120,7 @@ pub enum Vote {
 }
 
 /// What became of a transaction, as a participant in doubt is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Inquired {
     /// Committed, for ever.
     Commit,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::id::{Epoch, Incarnation, ParticipantName, RequestId, Sequence, Slot, TransactionId};
 
 /// What people know a transaction by. It passes through; nothing depends on it.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub struct Info {
     /// One line.
     pub summary: String,
@@ -18,7 +18,7 @@ pub struct Info {
 }
 
 /// A client's own name for a request, and a digest of the request itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Request {
     /// The name.
     pub id: RequestId,
@@ -38,7 +38,7 @@ impl Request {
 }
 
 /// Why a transaction aborted.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AbortReason {
     /// What kind of reason.
     pub cause: AbortCause,
@@ -49,7 +49,7 @@ pub struct AbortReason {
 }
 
 /// The kinds of reasons for an abort.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AbortCause {
     /// The client asked for it.
     Client,
@@ -64,7 +64,7 @@ pub enum AbortCause {
 }
 
 /// A coordinator's record, of one transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum CoordinatorRecord {
     /// Commit is decided. Live until every voter has acknowledged.
     Commit(Commit),
@@ -73,7 +73,7 @@ pub enum CoordinatorRecord {
 }
 
 /// The decision to commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Commit {
     /// Which transaction.
     pub id: TransactionId,
@@ -90,7 +90,7 @@ pub struct Commit {
 }
 
 /// The end of a transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Ended {
     /// Which transaction.
     pub id: TransactionId,
@@ -112,7 +112,7 @@ pub struct Ended {
 pub type Change = (Vec<u8>, Option<Vec<u8>>);
 
 /// A participant's record, and the changes of data that are written with it, all or nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct ParticipantEntry {
     /// The record.
     pub record: ParticipantRecord,
@@ -121,7 +121,7 @@ pub struct ParticipantEntry {
 }
 
 /// A participant's record.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ParticipantRecord {
     /// Voted prepared: in doubt until the decision is known.
     Prepared(PreparedBranch),
@@ -151,7 +151,7 @@ pub enum ParticipantRecord {
 }
 
 /// A prepared branch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct PreparedBranch {
     /// Which transaction.
     pub id: TransactionId,
@@ -168,7 +168,7 @@ pub struct PreparedBranch {
 }
 
 /// A one-phase commit that has not been forgotten.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OnePhaseCommit {
     /// Which transaction.
     pub id: TransactionId,

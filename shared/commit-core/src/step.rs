@@ -33,8 +33,15 @@ pub struct Now {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Position(pub u64);
 
+impl Position {
+    /// The same position in a log that is counted from `durable` on; 0 for what is durable.
+    pub(crate) fn since(self, durable: Position) -> Position {
+        Position(self.0.saturating_sub(durable.0))
+    }
+}
+
 /// Whose timer it is. Each has at most one.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TimerKey {
     /// A transaction's.
     Transaction(TransactionId),
@@ -65,7 +72,7 @@ pub struct Step<R, A> {
 }
 
 /// Collects a step while a state machine handles an input.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Steps<R, A> {
     position: Position,
     records: Vec<R>,
@@ -113,6 +120,12 @@ impl<R, A> Steps<R, A> {
         self.gate = self.gate.max(position);
     }
 
+    /// For mutants: forgets what the step has to wait for.
+    pub(crate) fn ungate(&mut self) -> Position {
+        self.gate = Position(0);
+        self.gate
+    }
+
     /// The position of the record that was added last.
     pub(crate) fn position(&self) -> Position {
         self.position
@@ -129,6 +142,11 @@ impl<R, A> Steps<R, A> {
 
     pub(crate) fn timer(&mut self, key: TimerKey, at: Option<Time>) {
         self.timers.push((key, at));
+    }
+
+    /// Counts the records from `durable` on, between two steps.
+    pub(crate) fn rebase(&mut self, durable: Position) {
+        self.position = self.position.since(durable);
     }
 
     /// Hands the step over and begins the next one.

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use handfast_commit_core::mutants::{Mutant, mutant};
+
 use crate::Mutation;
 
 /// What waits for a submission to be durable.
@@ -158,6 +160,9 @@ impl<C> Queue<C> {
     /// Moves everything queued to the end of `pending`.
     pub(crate) fn take(&self, pending: &mut VecDeque<Submission<C>>) {
         let mut state = self.lock();
+        if mutant(Mutant::SubmissionsReordered) {
+            state.queued.append(pending);
+        }
         if pending.is_empty() {
             std::mem::swap(&mut state.queued, pending);
         } else {

@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use handfast_commit_core::mutants::{Mutant, mutant};
+
 use crate::log_handle::{Queue, Wake};
 use crate::{Completion, Journal, JournalError, LogHandle, Mutation, Submission};
 
@@ -204,18 +206,32 @@ impl<C: Completion> LogWriter<C> {
         let mut completed = self.complete_leading_barriers();
         let full = self.pending_mutations >= self.options.batch_mutations_max
             || self.pending_bytes >= self.options.batch_bytes_max;
-        let due = flush == Flush::Everything || self.pending_forced > 0 || full;
+        let everything = flush == Flush::Everything && !mutant(Mutant::LazyNeverWritten);
+        let due = everything || self.pending_forced > 0 || full;
         if self.pending.is_empty() || !due {
             return Ok(self.report(completed, 0, 0));
         }
 
         let (submissions, bytes) = self.gather();
         let mutations = self.batch.len();
+        if mutant(Mutant::CompletedBeforeWritten) {
+            self.completions.drain(..).for_each(Completion::durable);
+        }
+        if mutant(Mutant::LastMutationDropped) && mutations > 1 {
+            self.batch.pop();
+        }
+        if mutant(Mutant::BatchInTwoWrites) && mutations > 1 {
+            let first: Vec<_> = self.batch.drain(..mutations / 2).collect();
+            self.journal.append(&first)?;
+        }
         let started = clock();
         let appended = self.journal.append(&self.batch);
         let sync = clock().saturating_sub(started);
         self.batch.clear();
         if let Err(error) = appended {
+            if mutant(Mutant::FailureCompleted) {
+                self.completions.drain(..).for_each(Completion::durable);
+            }
             return Err(self.fail(submissions, error));
         }
         self.queue.settled(submissions);

@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
+use handfast_commit_core::mutants::{Mutant, mutant};
+
 use crate::{JournalError, Kind, LogSequence, Mutation, OpenError, Table};
 
 /// What messages call it.
@@ -69,6 +71,7 @@ impl Session {
     pub(crate) fn refuse_poisoned(&self) -> Result<(), JournalError> {
         match self.poison.get() {
             None => Ok(()),
+            Some(_) if mutant(Mutant::PoisonIgnored) => Ok(()),
             Some(reason) => {
                 Err(JournalError::Poisoned { place: PLACE.to_owned(), reason: reason.clone() })
             }
@@ -185,7 +188,7 @@ impl MemoryDisk {
             _ => state.kind = Some(kind),
         }
         state.keep_unsynced();
-        if state.sequence < state.head {
+        if state.sequence < state.head && !mutant(Mutant::HeadNotChecked) {
             return Err(OpenError::Behind { folder, log: state.sequence, head: state.head });
         }
         state.head = state.sequence;

@@ -21,6 +21,8 @@ use rocksdb::{
     ReadOptions, WriteBatch, WriteOptions,
 };
 
+use handfast_commit_core::mutants::{Mutant, mutant};
+
 use crate::error::{DAMAGE_ADVICE, hex};
 use crate::folder::{Folder, unwritable};
 use crate::head_file::HeadFile;
@@ -86,7 +88,7 @@ struct SyncedWrites(WriteOptions);
 impl SyncedWrites {
     fn new() -> Self {
         let mut options = WriteOptions::default();
-        options.set_sync(true);
+        options.set_sync(!mutant(Mutant::NoSync));
         SyncedWrites(options)
     }
 }
@@ -275,6 +277,7 @@ impl Shared {
     fn refuse_poisoned(&self) -> Result<(), JournalError> {
         match self.poison.get() {
             None => Ok(()),
+            Some(_) if mutant(Mutant::PoisonIgnored) => Ok(()),
             Some(reason) => {
                 Err(JournalError::Poisoned { place: self.place(), reason: reason.clone() })
             }
@@ -355,6 +358,9 @@ fn rocks_options(options: &JournalOptions) -> Options {
     let mut rocks = Options::default();
     // What the promise rests on.
     rocks.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    if mutant(Mutant::CorruptionSkipped) {
+        rocks.set_wal_recovery_mode(DBRecoveryMode::SkipAnyCorruptedRecord);
+    }
     rocks.set_recycle_log_file_num(0);
     rocks.set_manual_wal_flush(false);
     rocks.set_enable_pipelined_write(false);

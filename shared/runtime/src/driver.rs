@@ -10,6 +10,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::step::{Now, Position, Step, Time, TimerKey};
 use handfast_journal::{Completion, LogHandle, Mutation, Submission};
 
@@ -134,6 +135,12 @@ impl<M: Machine, E: Effects<M::Action>> Driver<M, E> {
             self.timers.set(key, at);
         }
         let durable = Position(self.durable.load(Ordering::Acquire));
+        let gate = if mutant(Mutant::PerformBeforeDurable) { Position(0) } else { gate };
+        let (then, later) = if mutant(Mutant::LaterAtOnce) {
+            (then.into_iter().chain(later).collect(), Vec::new())
+        } else {
+            (then, later)
+        };
         if records.is_empty() {
             self.perform_at(gate, durable, then);
             // They speak of a record of an earlier step, which may still be on its way to the disk.
@@ -168,7 +175,7 @@ impl<M: Machine, E: Effects<M::Action>> Driver<M, E> {
         if actions.is_empty() {
             return;
         }
-        if gate > durable {
+        if gate > durable && !mutant(Mutant::BarrierSkipped) {
             // A barrier: it completes behind the record, which is in the log's queue already.
             self.log.submit(Submission {
                 mutations: Vec::new(),

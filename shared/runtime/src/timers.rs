@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::step::{Time, TimerKey};
 
 /// Timers by key and by time.
@@ -18,7 +19,9 @@ impl Timers {
             Some(at) => self.by_key.insert(key.clone(), at),
             None => self.by_key.remove(&key),
         };
-        if let Some(before) = before {
+        if let Some(before) = before
+            && !mutant(Mutant::OldTimerKept)
+        {
             self.by_time.remove(&(before, key.clone()));
         }
         if let Some(at) = at {

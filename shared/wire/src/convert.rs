@@ -3,6 +3,8 @@
 //! One function a direction and message. What comes in is checked here and nowhere else; what goes
 //! out cannot fail.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use handfast_commit_core::id::{
     Epoch, Incarnation, ParticipantName, RequestId, Sequence, Slot, TransactionId,
@@ -10,6 +12,8 @@ use handfast_commit_core::id::{
 use handfast_commit_core::limits;
 use handfast_commit_core::message::{FromParticipant, Inquired, Prepare, ToParticipant, Vote};
 use handfast_commit_core::two_phase::participant::Origin;
+use prost::Message as _;
+use tonic_types::{RetryInfo, pb};
 
 use crate::v1;
 
@@ -55,6 +59,34 @@ pub fn request_id(text: &str) -> Result<Option<RequestId>, InvalidField> {
         return Ok(None);
     }
     text.parse().map(Some).map_err(|error| InvalidField::new("request_id", error))
+}
+
+/// Reads a duration.
+///
+/// The conversion that comes with the type negates a negative one, and the most negative number of seconds
+/// has no negation: where overflow is checked it would panic.
+///
+/// # Errors
+/// When it is negative or out of range.
+pub fn duration(
+    field: &'static str,
+    given: &prost_types::Duration,
+) -> Result<Duration, InvalidField> {
+    let given = given.normalized();
+    match (u64::try_from(given.seconds), u32::try_from(given.nanos)) {
+        (Ok(seconds), Ok(nanos)) => Ok(Duration::new(seconds, nanos)),
+        _ => Err(InvalidField::new(field, "is negative or out of range")),
+    }
+}
+
+/// How long a server asks its client to wait before the next attempt; `None` when it does not say, or says
+/// something that makes no sense.
+#[must_use]
+pub fn retry_delay(status: &tonic::Status) -> Option<Duration> {
+    let details = pb::Status::decode(status.details()).ok()?.details;
+    let info = details.iter().find(|detail| detail.type_url == RetryInfo::TYPE_URL)?;
+    let delay = pb::RetryInfo::decode(info.value.as_slice()).ok()?.retry_delay?;
+    duration("retry_delay", &delay).ok()
 }
 
 /// Reads the sender of a coordinator's message.
@@ -403,5 +435,42 @@ mod tests {
         let vote = v1::PrepareResponse::default();
         let id = ID.parse().expect("an id");
         assert_eq!(voted(id, vote).map_err(|error| error.field), Err("vote"));
+    }
+
+    #[test]
+    fn a_duration_of_any_size_is_read_or_refused() {
+        let read = |seconds, nanos| {
+            duration("timeout", &prost_types::Duration { seconds, nanos })
+                .map_err(|error| error.field)
+        };
+        assert_eq!(read(0, 0), Ok(Duration::ZERO));
+        assert_eq!(read(2, -1), Ok(Duration::new(1, 999_999_999)));
+        assert_eq!(read(1, 1_500_000_000), Ok(Duration::new(2, 500_000_000)));
+        assert_eq!(read(i64::MAX, i32::MAX), Ok(Duration::new(i64::MAX as u64, 999_999_999)));
+        for (seconds, nanos) in
+            [(-1, 0), (0, -1), (i64::MIN, 0), (i64::MIN, i32::MIN), (i64::MIN, 1)]
+        {
+            assert_eq!(read(seconds, nanos), Err("timeout"), "{seconds} {nanos}");
+        }
+    }
+
+    #[test]
+    fn a_delay_that_makes_no_sense_is_none() {
+        let delay = |seconds| {
+            let retry_delay = Some(prost_types::Duration { seconds, nanos: 0 });
+            let info = prost_types::Any {
+                type_url: RetryInfo::TYPE_URL.to_owned(),
+                value: pb::RetryInfo { retry_delay }.encode_to_vec(),
+            };
+            let details = pb::Status { details: vec![info], ..Default::default() }.encode_to_vec();
+            super::retry_delay(&tonic::Status::with_details(
+                tonic::Code::Unavailable,
+                "",
+                details.into(),
+            ))
+        };
+        assert_eq!(delay(3), Some(Duration::from_secs(3)));
+        assert_eq!(delay(i64::MIN), None);
+        assert_eq!(retry_delay(&tonic::Status::unavailable("no details")), None);
     }
 }

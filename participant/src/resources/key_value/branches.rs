@@ -20,6 +20,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use handfast_commit_core::id::TransactionId;
+use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_wire::v1::KeyValueResult;
 use prost::Message;
 use prost::bytes::Bytes;
@@ -137,7 +138,9 @@ impl Branches {
     pub(super) fn adopt(&mut self, id: TransactionId, staged: Staged) -> Result<(), TransactionId> {
         let read = staged.read.iter().map(|key| (key, Mode::Shared));
         for (key, mode) in read.chain(staged.writes.keys().map(|key| (key, Mode::Exclusive))) {
-            self.locks.adopt(id, key, mode)?;
+            if !mutant(Mutant::LocksNotRestored) {
+                self.locks.adopt(id, key, mode)?;
+            }
         }
         self.locks.prepare(id);
         let prepared = PreparedBranch { staged, result: Vec::new(), since: None, decision: None };
@@ -266,6 +269,7 @@ impl Branches {
         // One that has only read keeps its read locks all the same while other branches may still be
         // taking theirs: giving up a lock before the last one is taken is not two-phase, and somebody
         // could write between this read and a later one elsewhere.
+        let only_branch = only_branch || mutant(Mutant::ReadOnlyReleasedEarly);
         if writes.is_empty() && (only_branch || self.locks.held_count(id) == 0) {
             self.give_up(id);
             return Prepared::ReadOnly { result: result.encode_to_vec() };
@@ -489,6 +493,9 @@ impl Branches {
         let read =
             self.locks.held_keys(id).filter(|key| !writes.contains_key(*key)).cloned().collect();
         let staged = Staged { writes, read };
+        if mutant(Mutant::LockReleasedAtVote) {
+            self.release(id);
+        }
         let changes = staged.prepare_changes(id);
         self.locks.prepare(id);
         let since = Some(Instant::now());

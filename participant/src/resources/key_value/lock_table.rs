@@ -22,6 +22,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use handfast_commit_core::id::TransactionId;
+use handfast_commit_core::mutants::{Mutant, mutant};
 use prost::bytes::Bytes;
 
 /// How a lock is held. An exclusive lock includes a shared one.
@@ -129,7 +130,8 @@ impl LockTable {
         debug_assert!(owner.waits_for.is_none(), "{id} asks for a lock while it waits for another");
         debug_assert!(!owner.prepared, "{id} asks for a lock after it has prepared");
         let locks = self.keys.entry(key.clone()).or_default();
-        if locks.holders.get(&id).is_some_and(|held| *held >= mode) {
+        let enough = |held: &Mode| *held >= mode || mutant(Mutant::UpgradeIgnored);
+        if locks.holders.get(&id).is_some_and(enough) {
             return (Answer::Granted, effects);
         }
         if locks.waiters.is_empty() && locks.conflicting_holders(id, mode).next().is_none() {
@@ -184,7 +186,7 @@ impl LockTable {
     pub(super) fn prepare(&mut self, id: TransactionId) {
         if let Some(owner) = self.owners.get_mut(&id) {
             debug_assert!(owner.waits_for.is_none(), "{id} prepares while it waits for a lock");
-            owner.prepared = true;
+            owner.prepared = !mutant(Mutant::PreparedWounded);
         }
     }
 

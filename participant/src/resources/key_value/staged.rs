@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use handfast_commit_core::id::TransactionId;
+use handfast_commit_core::mutants::{Mutant, mutant};
 use prost::Message;
 use prost::bytes::Bytes;
 
@@ -49,7 +50,9 @@ impl Staged {
         let writes = self.writes.iter();
         let writes =
             writes.map(|(key, value)| (data_key(key), value.as_ref().map(|value| value.to_vec())));
-        std::iter::once((staged_key(id), None)).chain(writes).collect()
+        let stage = (staged_key(id), None);
+        let stage = Some(stage).filter(|_| !mutant(Mutant::StageKeptAfterCommit));
+        stage.into_iter().chain(writes).collect()
     }
 
     /// What the abort makes durable.
@@ -64,7 +67,11 @@ impl Staged {
         };
         StagedBranch {
             writes: self.writes.iter().map(write).collect(),
-            read: self.read.iter().cloned().collect(),
+            read: if mutant(Mutant::ReadLocksNotStaged) {
+                Vec::new()
+            } else {
+                self.read.iter().cloned().collect()
+            },
         }
         .encode_to_vec()
     }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use handfast_commit_core::id::TransactionId;
+use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_journal::{JournalError, Reader, Table};
 use handfast_wire::v1::{KeyValueResult, KeyValueWork};
 use prost::bytes::Bytes;
@@ -274,7 +275,9 @@ impl ResourceManager for KeyValueStore {
     }
 
     fn finished(&self, id: TransactionId, _ending: Ending) {
-        self.branches().give_up(id);
+        if !mutant(Mutant::LocksNotReleased) {
+            self.branches().give_up(id);
+        }
     }
 
     async fn in_doubt(&self) -> Result<Vec<TransactionId>, ResourceError> {

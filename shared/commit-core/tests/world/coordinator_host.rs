@@ -97,15 +97,21 @@ impl CoordinatorHost {
         let is_it = |found: &Option<handfast_commit_core::record::Request>| {
             found.as_ref().is_some_and(|found| found.id == *request)
         };
-        self.log.durable_records().iter().rev().find_map(|record| match record {
+        // The attempt that committed, or else one that did not.
+        let found = |record: &CoordinatorRecord| match record {
             CoordinatorRecord::Commit(commit) if is_it(&commit.request) => {
                 Some(Stored::Committed { id: commit.id, request: commit.request.clone() })
             }
-            CoordinatorRecord::Ended(ended) if is_it(&ended.request) && ended.outcome.is_ok() => {
-                Some(Stored::Committed { id: ended.id, request: ended.request.clone() })
-            }
+            CoordinatorRecord::Ended(ended) if is_it(&ended.request) => Some(match ended.outcome {
+                Ok(()) => Stored::Committed { id: ended.id, request: ended.request.clone() },
+                Err(_) => Stored::Aborted,
+            }),
             _ => None,
-        })
+        };
+        let records = self.log.durable_records();
+        let committed =
+            records.iter().rev().filter_map(found).find(|stored| *stored != Stored::Aborted);
+        committed.or_else(|| records.iter().rev().find_map(found))
     }
 
     /// Decisions that are not known to be carried out.

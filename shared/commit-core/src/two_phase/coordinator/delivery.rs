@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use crate::id::TransactionId;
+use crate::marks::{Mark, mark};
 use crate::step::Time;
 
 /// How many refused commits are tried again in one round.
@@ -16,7 +17,7 @@ const REFUSED_AGAIN: usize = 16;
 /// at their timeouts.
 const MISSED_ABORTS_MAX: usize = 1000;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(super) struct Link {
     pub(super) connected: bool,
     /// Has been connected since this process began, and has said which one-phase commits it keeps.
@@ -58,6 +59,9 @@ impl Link {
             };
             self.on_the_way.insert(id);
             sent.push(id);
+        }
+        if self.connected && !self.waiting.is_empty() {
+            mark(Mark::WindowFull);
         }
         sent
     }

@@ -9,7 +9,9 @@ use super::Coordinator;
 use super::inputs::{Action, Alarm, Event, Inquiry, Outcome, Reply, Stored};
 use super::transaction::{Asked, Phase, Transaction, Voter};
 use crate::id::{Incarnation, ParticipantName, TransactionId};
+use crate::marks::{Mark, mark};
 use crate::message::{FromParticipant, Prepare, ToParticipant, Vote};
+use crate::mutants::{Mutant, mutant};
 use crate::record::{AbortCause, AbortReason, Commit, CoordinatorRecord, Ended};
 use crate::step::Now;
 
@@ -40,6 +42,7 @@ impl<W> Coordinator<W> {
         };
         self.note(Event::Preparing { id });
         if let Some(name) = self.out_of_reach(id) {
+            mark(Mark::Unreachable);
             let reason = AbortReason {
                 cause: AbortCause::Unreachable,
                 message: format!("{name} is not connected, and enough work waits for it already"),
@@ -93,16 +96,19 @@ impl<W> Coordinator<W> {
                     *asked = asked.saturating_add(1);
                     let message = match stopping {
                         Some(_) => ToParticipant::Abort { id },
-                        None => ToParticipant::Prepare(Prepare {
-                            id,
-                            work: work.clone(),
-                            peers: Vec::new(),
-                            one_phase: true,
-                            request_id: transaction
-                                .request
-                                .as_ref()
-                                .map(|request| request.id.clone()),
-                        }),
+                        None => {
+                            mark(Mark::OnePhaseAsked);
+                            ToParticipant::Prepare(Prepare {
+                                id,
+                                work: work.clone(),
+                                peers: Vec::new(),
+                                one_phase: true,
+                                request_id: transaction
+                                    .request
+                                    .as_ref()
+                                    .map(|request| request.id.clone()),
+                            })
+                        }
                     };
                     self.out.act(Action::Send { to: participant.clone(), message });
                 }
@@ -145,12 +151,15 @@ impl<W> Coordinator<W> {
         match &mut transaction.phase {
             Phase::Preparing { asked } => {
                 let Some(branch) = asked.get_mut(&from) else {
+                    mark(Mark::VoteOfAStranger);
                     return self.alarm(id, &from, Alarm::VoteOfAStranger);
                 };
                 if branch.vote.is_some() {
-                    return; // a repeated vote changes nothing
+                    return mark(Mark::VoteRepeated); // it changes nothing
                 }
-                if branch.enlisted.is_some_and(|enlisted| enlisted != incarnation) {
+                if branch.enlisted.is_some_and(|enlisted| enlisted != incarnation)
+                    && !mutant(Mutant::ChangedLogCounted)
+                {
                     return self.lost_its_log(now, from, id);
                 }
                 self.links.entry(from.clone()).or_default().voting.remove(&id);
@@ -166,9 +175,12 @@ impl<W> Coordinator<W> {
                     Vote::No { reason } => {
                         branch.vote =
                             Some(Voter { incarnation, acknowledged: true, read_only: true });
-                        return self.voted_no(now, from, id, reason);
+                        if !mutant(Mutant::NoCountedReadOnly) {
+                            return self.voted_no(now, from, id, reason);
+                        }
                     }
                     Vote::Committed { .. } => {
+                        mark(Mark::CommittedUnasked);
                         return self.alarm(id, &from, Alarm::CommittedUnasked);
                     }
                 }
@@ -177,7 +189,8 @@ impl<W> Coordinator<W> {
                 }
                 // The work will not be sent again.
                 branch.work = None;
-                let complete = asked.values().all(|branch| branch.vote.is_some());
+                let missing = asked.values().filter(|branch| branch.vote.is_none()).count();
+                let complete = missing == 0 || missing == 1 && mutant(Mutant::MissingVoteCounted);
                 self.note(Event::Voted { id, participant: from });
                 if complete {
                     self.decide(now, id);
@@ -185,6 +198,7 @@ impl<W> Coordinator<W> {
             }
             Phase::Delegated { participant, stopping, .. } => {
                 if *participant != from {
+                    mark(Mark::VoteOfAStranger);
                     return self.alarm(id, &from, Alarm::VoteOfAStranger);
                 }
                 let stopping = stopping.clone();
@@ -193,14 +207,19 @@ impl<W> Coordinator<W> {
                 }
                 match vote {
                     Vote::No { reason } => match stopping {
-                        Some(why) => self.abort(now, id, why),
+                        Some(why) => {
+                            mark(Mark::OnePhaseStopped);
+                            self.abort(now, id, why);
+                        }
                         None => self.voted_no(now, from, id, reason),
                     },
                     Vote::Committed { earlier: Some(earlier) } if !self.may_have_begun(earlier) => {
+                        mark(Mark::CommittedStrange);
                         self.alarm(id, &from, Alarm::CommittedStrange { earlier });
                     }
                     Vote::Committed { earlier } => self.committed_in_one_phase(now, id, earlier),
                     Vote::ReadOnly => {
+                        mark(Mark::OnePhaseReadOnly);
                         self.link(&from).voting.remove(&id);
                         self.note(Event::Voted { id, participant: from.clone() });
                         let voter = Voter { incarnation, acknowledged: true, read_only: true };
@@ -208,6 +227,7 @@ impl<W> Coordinator<W> {
                     }
                     // The participant did not take the permission: the decision is ours.
                     Vote::Prepared => {
+                        mark(Mark::OnePhaseDeclined);
                         self.link(&from).voting.remove(&id);
                         self.note(Event::Voted { id, participant: from.clone() });
                         let voter = Voter { incarnation, acknowledged: false, read_only: false };
@@ -224,8 +244,11 @@ impl<W> Coordinator<W> {
                 }
             }
             // A vote that was repeated on the way, or a question whose answer is on its way.
-            Phase::Committing { .. } => {}
-            Phase::Active { .. } => self.alarm(id, &from, Alarm::VoteOfAStranger),
+            Phase::Committing { .. } => mark(Mark::VoteAfterDecision),
+            Phase::Active { .. } => {
+                mark(Mark::VoteOfAStranger);
+                self.alarm(id, &from, Alarm::VoteOfAStranger);
+            }
         }
     }
 
@@ -238,7 +261,12 @@ impl<W> Coordinator<W> {
         stored: Option<Stored>,
     ) {
         match vote {
+            Vote::Prepared if mutant(Mutant::LateVoteUnanswered) => {}
             Vote::Prepared => {
+                match stored {
+                    Some(Stored::Committed { .. }) => mark(Mark::VoteAfterEnd),
+                    Some(Stored::Aborted) | None => mark(Mark::VoteAfterAbort),
+                }
                 let incarnation = self.identity.incarnation;
                 let inquiry = Inquiry { id, incarnation, participant: from };
                 self.answer_over_link(&inquiry, stored);
@@ -248,7 +276,10 @@ impl<W> Coordinator<W> {
             // Repeated on the way, or told at the connect before: it is told to forget when that is due.
             Vote::Committed { earlier: None } => match stored {
                 Some(Stored::Committed { .. }) => self.forget(from, id),
-                Some(Stored::Aborted) => self.alarm(id, &from, Alarm::CommittedAborted),
+                Some(Stored::Aborted) => {
+                    mark(Mark::CommittedAborted);
+                    self.alarm(id, &from, Alarm::CommittedAborted);
+                }
                 None => {}
             },
             Vote::ReadOnly | Vote::No { .. } => {}
@@ -262,6 +293,7 @@ impl<W> Coordinator<W> {
         id: TransactionId,
         reason: String,
     ) {
+        mark(Mark::VotedNo);
         self.link(&from).voting.remove(&id);
         self.note(Event::VotedNo { id, participant: from.clone(), reason: reason.clone() });
         let reason =
@@ -270,6 +302,7 @@ impl<W> Coordinator<W> {
     }
 
     pub(super) fn lost_its_log(&mut self, now: Now, from: ParticipantName, id: TransactionId) {
+        mark(Mark::VoteOfAnotherLog);
         self.alarm(id, &from, Alarm::IncarnationChanged);
         let reason = AbortReason {
             cause: AbortCause::VotedNo,
@@ -286,6 +319,7 @@ impl<W> Coordinator<W> {
             self.transactions.get(&id)
             && asked.get(to).is_some_and(|branch| branch.vote.is_none())
         {
+            mark(Mark::NotSent);
             let reason = AbortReason {
                 cause: AbortCause::Unreachable,
                 participant: Some(to.clone()),
@@ -311,6 +345,12 @@ impl<W> Coordinator<W> {
             .into_iter()
             .map(|(name, branch)| match branch.vote {
                 Some(vote) => (name, vote),
+                None if mutant(Mutant::MissingVoteCounted)
+                    || mutant(Mutant::VoteTimeoutCommits) =>
+                {
+                    let incarnation = branch.enlisted.unwrap_or(Incarnation(1));
+                    (name, Voter { incarnation, acknowledged: false, read_only: false })
+                }
                 None => unreachable!("decide() is called when the votes are complete"),
             })
             .collect();
@@ -320,18 +360,26 @@ impl<W> Coordinator<W> {
             .map(|(name, voter)| (name.clone(), voter.incarnation))
             .collect();
         if prepared.is_empty() {
+            mark(Mark::AllReadOnly);
             return self.end_without_decision(now, id, voters);
         }
+        if prepared.len() < voters.len() {
+            mark(Mark::ReadOnlyLeftOut);
+        }
+        mark(Mark::Decided);
         transaction.phase = Phase::Committing { voters, pending: prepared.len() };
         transaction.decided_ms = now.wall_ms;
         transaction.decided_at = self.out.force(CoordinatorRecord::Commit(Commit {
             id,
             voters: prepared.clone(),
-            request: transaction.request.clone(),
+            request: transaction.request.clone().filter(|_| !mutant(Mutant::RequestNotRecorded)),
             info: Arc::clone(&transaction.info),
             started_ms: transaction.started_ms,
             decided_ms: now.wall_ms,
         }));
+        if mutant(Mutant::DecisionNotForced) {
+            transaction.decided_at = self.out.ungate();
+        }
         self.undecided.remove(&id);
         self.note(Event::Decided { id });
         self.answer_waiters(now, id);
@@ -372,6 +420,7 @@ impl<W> Coordinator<W> {
             unreachable!("called for one-phase commits only")
         };
         let participant = participant.clone();
+        mark(if earlier.is_some() { Mark::OnePhaseEarlier } else { Mark::OnePhaseDecided });
         // An earlier attempt may have done the work: its id is the one that committed.
         let committed = earlier.unwrap_or(id);
         self.note(Event::Decided { id: committed });

@@ -139,7 +139,7 @@ pub struct Terms {
 }
 
 /// Who waits for an outcome, and how long for its application.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Waiter<W> {
     /// Through what it is answered.
     pub to: W,
@@ -150,7 +150,7 @@ pub struct Waiter<W> {
 }
 
 /// When a commit answers its client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReplyTime {
     /// When everybody has applied it.
     Applied,
@@ -159,7 +159,7 @@ pub enum ReplyTime {
 }
 
 /// A question about a transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Inquiry {
     /// Which one.
     pub id: TransactionId,
@@ -170,7 +170,7 @@ pub struct Inquiry {
 }
 
 /// What the log says of a transaction that is over.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Stored {
     /// It committed.
     Committed {
@@ -184,7 +184,7 @@ pub enum Stored {
 }
 
 /// A participant says that it has committed in one phase.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct OnePhaseReport {
     /// Which transaction.
     pub id: TransactionId,
@@ -193,7 +193,7 @@ pub struct OnePhaseReport {
 }
 
 /// One thing to do.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Action<W> {
     /// Send a message. If the queue is full, say [`Input::NotSent`].
     Send {
@@ -222,7 +222,7 @@ pub enum Action<W> {
 }
 
 /// An answer to a caller.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Reply {
     /// To [`Input::Begin`].
     Begun {
@@ -252,7 +252,7 @@ pub enum Reply {
 }
 
 /// What became of a transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Outcome {
     /// Which one.
     pub id: TransactionId,
@@ -281,7 +281,7 @@ impl Outcome {
 }
 
 /// Why a caller's request is refused. Nothing was done.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum ClientRefusal {
     /// Too many undecided transactions.
     #[error("{undecided} transactions are in flight, the most there may be; try again later")]
@@ -331,7 +331,7 @@ pub enum ClientRefusal {
 }
 
 /// Something that people or programs may want to see.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Event {
     /// A transaction began.
     Begun {
@@ -421,7 +421,7 @@ impl Event {
 }
 
 /// What must not happen: an error in a participant, lost data, or an error in ourselves.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Alarm {
     /// A participant voted that was not asked.
     #[error("voted, but was not asked to")]

@@ -8,9 +8,11 @@
 //! Absent on purpose: a record of the beginning, a record of who was asked to prepare, and any
 //! decision taken because an answer did not come (except to abort what is undecided).
 
+mod canonical;
 mod delivery;
 mod first_phase;
 mod inputs;
+mod inquiries;
 mod second_phase;
 mod transaction;
 mod view;
@@ -24,14 +26,16 @@ pub use inputs::{
 pub use view::{BranchState, BranchView, Phase as PhaseView, TransactionView};
 
 use crate::id::{Epoch, Incarnation, ParticipantName, RequestId, Sequence, Slot, TransactionId};
+use crate::marks::{Mark, mark};
 use crate::message::ToParticipant;
+use crate::mutants::{Mutant, mutant};
 use crate::record::{AbortCause, AbortReason, Commit, CoordinatorRecord, Request};
 use crate::step::{Now, Position, Step, Steps, TimerKey};
 use delivery::Link;
 use transaction::{Asked, Enlisted, Phase, Transaction};
 
 /// Who this coordinator is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// The slot it owns.
     pub slot: Slot,
@@ -42,7 +46,7 @@ pub struct Identity {
 }
 
 /// How long to wait, and how much to hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Config {
     /// Most undecided transactions.
     pub undecided_max: usize,
@@ -72,7 +76,7 @@ impl Default for Config {
 }
 
 /// A one-phase commit whose end is on its way to the log.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Ending {
     id: TransactionId,
     request: Request,
@@ -83,7 +87,7 @@ type Out<W> = Steps<CoordinatorRecord, Action<W>>;
 
 /// The transactions of one shard. `W` is whatever the driver answers a caller through; it passes
 /// through untouched.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Coordinator<W> {
     identity: Identity,
     config: Config,
@@ -124,9 +128,13 @@ impl<W> Coordinator<W> {
     pub fn restore(&mut self, commit: Commit) {
         let id = commit.id;
         for (participant, _) in &commit.voters {
-            self.link(participant).wait(id);
+            if !mutant(Mutant::RestartForgetsDelivery) {
+                self.link(participant).wait(id);
+            }
         }
-        if let Some(request) = &commit.request {
+        if let Some(request) = &commit.request
+            && !mutant(Mutant::RestartForgetsRequest)
+        {
             self.requests.insert(request.id.clone(), id);
         }
         self.transactions.insert(id, Transaction::restored(commit));
@@ -210,6 +218,7 @@ impl<W> Coordinator<W> {
                 {
                     self.ending.remove(&request);
                 }
+                mark(Mark::Forget);
                 let message = ToParticipant::Forget { id };
                 self.out.act(Action::Send { to: participant, message });
             }
@@ -240,23 +249,34 @@ impl<W> Coordinator<W> {
         let Execute { id, branches, terms, request, stored, waiter } = execute;
         debug_assert!(!branches.is_empty());
         if let Some(request) = &request {
-            if let Some(&running) = self.requests.get(&request.id) {
+            if let Some(&running) = self.requests.get(&request.id)
+                && !mutant(Mutant::RetryWhileRunning)
+            {
                 return self.join_running(now, running, request, waiter);
             }
-            if let Some(ending) = self.ending.get(&request.id) {
+            if let Some(ending) = self.ending.get(&request.id)
+                && !mutant(Mutant::RetryWhileEnding)
+            {
                 let id = ending.id;
                 if !ending.request.may_be(request) {
+                    mark(Mark::RequestReused);
                     return self.refuse(waiter.to, ClientRefusal::RequestIdReused { id });
                 }
+                mark(Mark::RequestEnding);
                 self.out.speaks_of(ending.at);
                 let reply = Reply::Outcome(Outcome::committed(id, true));
                 return self.out.act(Action::Reply { to: waiter.to, reply });
             }
             // An aborted first attempt may be tried again; a committed one is the answer.
+            if stored == Some(Stored::Aborted) {
+                mark(Mark::RequestTriedAgain);
+            }
             if let Some(Stored::Committed { id, request: first }) = stored {
                 if first.is_some_and(|first| !first.may_be(request)) {
+                    mark(Mark::RequestReused);
                     return self.refuse(waiter.to, ClientRefusal::RequestIdReused { id });
                 }
+                mark(Mark::RequestLogged);
                 let outcome = Outcome::committed(id, true);
                 let reply = Reply::Outcome(outcome);
                 return self.out.act(Action::Reply { to: waiter.to, reply });
@@ -287,8 +307,10 @@ impl<W> Coordinator<W> {
         };
         let same = transaction.request.as_ref().is_some_and(|first| first.may_be(request));
         if !same {
+            mark(Mark::RequestReused);
             return self.refuse(waiter.to, ClientRefusal::RequestIdReused { id });
         }
+        mark(Mark::RequestRunning);
         transaction.waiters.push(waiter);
         self.answer_waiters(now, id);
         self.rearm(id);
@@ -304,18 +326,28 @@ impl<W> Coordinator<W> {
         waiter: W,
     ) {
         let Some(transaction) = self.transactions.get_mut(&id) else {
+            mark(Mark::EnlistedTooLate);
             return self.refuse(waiter, ClientRefusal::Over { id });
         };
         let time_left_us = now.at.until(transaction.deadline);
         let Phase::Active { enlisted } = &mut transaction.phase else {
+            mark(Mark::EnlistedTooLate);
+            if mutant(Mutant::LateEnlistment) {
+                return self
+                    .out
+                    .act(Action::Reply { to: waiter, reply: Reply::Enlisted { time_left_us } });
+            }
             return self.refuse(waiter, ClientRefusal::NotActive { id });
         };
         let mine = Enlisted { incarnation, enlistment };
         match enlisted.get(&participant) {
-            Some(before) if *before == mine => {}
+            Some(before) if *before == mine || mutant(Mutant::EnlistmentIgnored) => {
+                mark(Mark::EnlistedAgain)
+            }
             // The same resource, but not the same branch: it has lost what it did before (a restart,
             // an idle time-out). Committing the rest would commit half of its work.
             Some(_) => {
+                mark(Mark::EnlistedAnew);
                 let reason = AbortReason {
                     cause: AbortCause::VotedNo,
                     message: format!("{participant} lost the work it had done in this transaction"),
@@ -342,6 +374,7 @@ impl<W> Coordinator<W> {
         transaction.waiters.push(waiter);
         let Phase::Active { enlisted } = &mut transaction.phase else {
             // A repeated call: it waits for the same outcome.
+            mark(Mark::CommitRepeated);
             self.answer_waiters(now, id);
             return self.rearm(id);
         };
@@ -366,6 +399,7 @@ impl<W> Coordinator<W> {
         };
         match &mut transaction.phase {
             Phase::Active { .. } | Phase::Preparing { .. } => {
+                mark(Mark::AbortedByClient);
                 let outcome = Outcome::aborted(id, reason.clone());
                 self.abort(now, id, reason);
                 self.out.act(Action::Reply { to: waiter, reply: Reply::Outcome(outcome) });
@@ -381,6 +415,11 @@ impl<W> Coordinator<W> {
                 self.stop_one_phase(now, id);
             }
             Phase::Committing { .. } => {
+                mark(Mark::AbortTooLate);
+                if mutant(Mutant::AbortToldAfterDecision) {
+                    let reply = Reply::Outcome(Outcome::aborted(id, reason));
+                    return self.out.act(Action::Reply { to: waiter, reply });
+                }
                 let position = transaction.decided_at;
                 self.out.speaks_of(position);
                 self.refuse(waiter, ClientRefusal::Decided { id });

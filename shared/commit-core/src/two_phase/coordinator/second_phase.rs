@@ -4,12 +4,14 @@ use std::sync::Arc;
 
 use super::delivery::Link;
 use super::inputs::{
-    Action, Alarm, ClientRefusal, Event, Inquiry, OnePhaseReport, Outcome, Reply, ReplyTime, Stored,
+    Action, Alarm, ClientRefusal, Event, OnePhaseReport, Outcome, Reply, ReplyTime, Stored,
 };
 use super::transaction::{Phase, Transaction};
 use super::{Coordinator, Ending};
 use crate::id::{Incarnation, ParticipantName, Protocol, TransactionId};
-use crate::message::{Inquired, ToParticipant};
+use crate::marks::{Mark, mark};
+use crate::message::ToParticipant;
+use crate::mutants::{Mutant, mutant};
 use crate::record::{AbortCause, AbortReason, CoordinatorRecord, Ended, Request};
 use crate::step::{Now, TimerKey};
 
@@ -53,7 +55,12 @@ impl<W> Coordinator<W> {
             let Some(voter) = voters.get(participant) else {
                 continue;
             };
-            self.out.speaks_of(transaction.decided_at);
+            if transaction.restored {
+                mark(Mark::RestoredDelivered);
+            }
+            if !mutant(Mutant::ConnectBeforeDurable) {
+                self.out.speaks_of(transaction.decided_at);
+            }
             let message = ToParticipant::Commit { id: *id, incarnation: voter.incarnation };
             self.out.act(Action::Send { to: participant.clone(), message });
         }
@@ -84,6 +91,7 @@ impl<W> Coordinator<W> {
         if ids.is_empty() {
             return;
         }
+        mark(Mark::CommitAgain);
         link.silent_rounds = link.silent_rounds.saturating_add(1);
         self.send_commits(now, participant, &ids);
     }
@@ -92,20 +100,28 @@ impl<W> Coordinator<W> {
         let window = self.config.delivery_window;
         let link = self.link(from);
         let owed = link.acknowledged(id);
+        let window = if mutant(Mutant::WindowStuck) { 0 } else { window };
         let more = link.send_more(window);
         let Some(transaction) = self.transactions.get_mut(&id) else {
-            // Repeated on the way.
+            mark(Mark::AcknowledgedAgain);
             return self.send_commits(now, from, &more);
         };
         match &mut transaction.phase {
             Phase::Committing { voters, pending } => {
-                if let Some(voter) = voters.get_mut(from).filter(|voter| !voter.acknowledged) {
-                    debug_assert!(owed, "{from} was not owed {id}");
+                if let Some(voter) = voters
+                    .get_mut(from)
+                    .filter(|voter| !voter.acknowledged || mutant(Mutant::AckCountedTwice))
+                {
+                    debug_assert!(owed || voter.acknowledged, "{from} was not owed {id}");
                     voter.acknowledged = true;
                     *pending -= 1;
+                    if mutant(Mutant::ForgetBeforeLastAck) {
+                        *pending = 0;
+                    }
                     let ended = *pending == 0;
                     self.out.speaks_of(transaction.decided_at);
                     self.note(Event::Acknowledged { id, participant: from.clone() });
+                    mark(if ended { Mark::AcknowledgedByAll } else { Mark::AcknowledgedInPart });
                     if ended {
                         self.answer_waiters(now, id);
                         self.end(now, id);
@@ -113,6 +129,7 @@ impl<W> Coordinator<W> {
                 }
             }
             Phase::Active { .. } | Phase::Preparing { .. } | Phase::Delegated { .. } => {
+                mark(Mark::AcknowledgedUndecided);
                 self.alarm(id, from, Alarm::AcknowledgedUndecided);
             }
         }
@@ -191,6 +208,7 @@ impl<W> Coordinator<W> {
             && !self.links.get(participant).is_some_and(|link| link.heard)
             && let Some(request) = transaction.request.take()
         {
+            mark(Mark::OnePhaseNeverHeard);
             self.requests.remove(&request.id);
             let participant = participant.clone();
             for waiter in std::mem::take(&mut transaction.waiters) {
@@ -208,8 +226,10 @@ impl<W> Coordinator<W> {
             && let Some(reason) = stopping.clone()
         {
             // It has never been permitted: nobody else can have decided.
+            mark(Mark::OnePhaseNeverAsked);
             return self.abort_unasked(now, id, reason);
         }
+        mark(Mark::OnePhaseStop);
         let wait = self.backoff(0);
         if let Some(transaction) = self.transactions.get_mut(&id) {
             transaction.attempts = 0;
@@ -225,6 +245,7 @@ impl<W> Coordinator<W> {
         };
         match &transaction.phase {
             Phase::Delegated { participant, stopping: Some(reason), .. } if participant == from => {
+                mark(Mark::OnePhaseStopped);
                 let reason = reason.clone();
                 self.abort(now, id, reason);
             }
@@ -232,11 +253,13 @@ impl<W> Coordinator<W> {
             // It gave up on its own before voting: that is a no.
             Phase::Preparing { asked } => {
                 if asked.get(from).is_some_and(|branch| branch.vote.is_none()) {
+                    mark(Mark::GaveUp);
                     self.voted_no(now, from.clone(), id, "gave the branch up".to_owned());
                 }
             }
             Phase::Committing { voters, .. } => {
                 if voters.get(from).is_some_and(|voter| !voter.read_only) {
+                    mark(Mark::AbortedCommitted);
                     self.alarm(id, from, Alarm::AbortedCommitted);
                 }
             }
@@ -256,14 +279,16 @@ impl<W> Coordinator<W> {
         match &mut transaction.phase {
             Phase::Preparing { asked } => {
                 if asked.get(from).is_some_and(|branch| branch.vote.is_none()) {
+                    mark(Mark::PrepareRefused);
                     self.voted_no(now, from.clone(), id, reason);
                 }
             }
             Phase::Delegated { participant, stopping, asked, .. } if participant == from => {
-                let first = *asked == 1;
+                let first = *asked == 1 || mutant(Mutant::OnePhaseRefusalIsNo);
                 match stopping.take() {
                     // It was told to abort and says it cannot: it has committed. Its vote will tell.
                     Some(_) => {
+                        mark(Mark::OnePhaseGoesOn);
                         transaction.deadline = now.at.plus(self.config.resend_after_us_max);
                         self.ask(id, None);
                         self.rearm(id);
@@ -271,6 +296,7 @@ impl<W> Coordinator<W> {
                     // It was never asked before, so it has not done anything. A refusal that follows
                     // another message may be the one of an ABORT that came after a commit.
                     None if first => {
+                        mark(Mark::OnePhaseRefused);
                         self.voted_no(now, from.clone(), id, reason);
                     }
                     None => {}
@@ -280,10 +306,14 @@ impl<W> Coordinator<W> {
                 if voters.get(from).is_some_and(|voter| !voter.acknowledged) {
                     // Never given up: it is sent again, now and then, and an operator sees why. Meanwhile
                     // it does not stand in the way of those that will be accepted.
+                    mark(Mark::CommitRefused);
                     self.alarm(id, from, Alarm::CommitRefused { reason });
                     let window = self.config.delivery_window;
                     let link = self.link(from);
                     link.refused(id);
+                    if mutant(Mutant::RefusedCommitDropped) {
+                        link.acknowledged(id);
+                    }
                     let more = link.send_more(window);
                     self.send_commits(now, from, &more);
                 }
@@ -310,6 +340,7 @@ impl<W> Coordinator<W> {
         let aborts = link.take_missed_aborts();
         let commits = link.send_more(window);
         for id in aborts {
+            mark(Mark::AbortMissed);
             let message = ToParticipant::Abort { id };
             self.out.act(Action::Send { to: participant.clone(), message });
         }
@@ -331,15 +362,25 @@ impl<W> Coordinator<W> {
         if let Some(transaction) = self.transactions.get(&id) {
             match &transaction.phase {
                 Phase::Delegated { participant, .. } if participant == from => {
+                    mark(Mark::OnePhaseReported);
                     self.committed_in_one_phase(now, id, None);
                 }
-                _ => self.alarm(id, from, Alarm::CommittedUnasked),
+                _ => {
+                    mark(Mark::CommittedUnasked);
+                    self.alarm(id, from, Alarm::CommittedUnasked);
+                }
             }
             return;
         }
         match stored {
-            Some(Stored::Aborted) => self.alarm(id, from, Alarm::CommittedAborted),
-            Some(Stored::Committed { .. }) => self.forget(from.clone(), id),
+            Some(Stored::Aborted) => {
+                mark(Mark::CommittedAborted);
+                self.alarm(id, from, Alarm::CommittedAborted);
+            }
+            Some(Stored::Committed { .. }) => {
+                mark(Mark::OnePhaseReportedAgain);
+                self.forget(from.clone(), id);
+            }
             // Begun before a restart that lost the answer.
             None => {
                 // And perhaps tried again since: this is the answer to that as well.
@@ -349,17 +390,22 @@ impl<W> Coordinator<W> {
                         self.transactions.get(&again)
                     && participant == from
                 {
+                    mark(Mark::OnePhaseReportedToRetry);
                     return self.committed_in_one_phase(now, again, Some(id));
                 }
                 if !self.may_have_begun(id) {
+                    mark(Mark::CommittedStrange);
                     return self.alarm(id, from, Alarm::CommittedStrange { earlier: id });
                 }
+                mark(Mark::OnePhaseReportedLate);
                 self.note(Event::Decided { id });
                 self.end_one_phase(Ended {
                     id,
                     outcome: Ok(()),
                     // The digest of the request is lost: 0 matches every repetition.
-                    request: request_id.map(|id| Request { id, fingerprint: 0 }),
+                    request: request_id
+                        .filter(|_| !mutant(Mutant::ReportWithoutRequest))
+                        .map(|id| Request { id, fingerprint: 0 }),
                     participants: vec![from.clone()],
                     info: Arc::default(),
                     started_ms: 0,
@@ -387,7 +433,11 @@ impl<W> Coordinator<W> {
 
     /// The participant's record of a one-phase commit may go, once our own is durable.
     pub(super) fn forget(&mut self, participant: ParticipantName, id: TransactionId) {
-        self.out.act_later(Action::EndDurable { participant, id });
+        let action = Action::EndDurable { participant, id };
+        if mutant(Mutant::ForgetBeforeLogged) {
+            return self.out.act(action);
+        }
+        self.out.act_later(action);
     }
 
     /// True when an id that a participant names can be one of this coordinator's that is over.
@@ -396,49 +446,6 @@ impl<W> Coordinator<W> {
             && id.protocol() == Protocol::TwoPhase
             && id.epoch() <= self.identity.epoch
             && !self.transactions.contains_key(&id)
-    }
-
-    // ---- inquiries ------------------------------------------------------------------------------
-
-    pub(super) fn answer_over_link(&mut self, inquiry: &Inquiry, stored: Option<Stored>) {
-        let outcome = self.inquired(inquiry, stored);
-        let to = inquiry.participant.clone();
-        let message = ToParticipant::Answer { id: inquiry.id, outcome };
-        self.out.act(Action::Send { to, message });
-    }
-
-    /// What became of a transaction, for a participant in doubt. Only called when the log has been
-    /// read to its end: before that the edge answers [`Inquired::Retry`].
-    pub(super) fn inquired(&mut self, inquiry: &Inquiry, stored: Option<Stored>) -> Inquired {
-        let id = inquiry.id;
-        if id.slot() != self.identity.slot {
-            return Inquired::NotOwner;
-        }
-        // Before anything is looked up: another log has given the same ids to other transactions.
-        if inquiry.incarnation != self.identity.incarnation {
-            self.alarm(id, &inquiry.participant.clone(), Alarm::ForeignLog);
-            return Inquired::NoInformation;
-        }
-        if let Some(transaction) = self.transactions.get(&id) {
-            return match &transaction.phase {
-                Phase::Committing { .. } => {
-                    self.out.speaks_of(transaction.decided_at);
-                    Inquired::Commit
-                }
-                _ => Inquired::Pending,
-            };
-        }
-        match stored {
-            Some(Stored::Committed { .. }) => return Inquired::Commit,
-            Some(Stored::Aborted) => return Inquired::Abort,
-            None => {}
-        }
-        if id.epoch() > self.identity.epoch {
-            return Inquired::Retry;
-        }
-        // Presumed abort. The epoch makes it permanent: an id of an earlier epoch is never decided
-        // any more, and one of this epoch would be known if it could still be.
-        Inquired::Abort
     }
 
     // ---- timers, answers, bookkeeping -----------------------------------------------------------
@@ -451,11 +458,16 @@ impl<W> Coordinator<W> {
         let late = now.at >= transaction.deadline;
         match &mut transaction.phase {
             Phase::Active { .. } if late => {
+                mark(Mark::ActiveTimeout);
                 let message = "not committed in time".to_owned();
                 let reason = AbortReason { cause: AbortCause::Timeout, participant: None, message };
                 return self.abort(now, id, reason);
             }
+            Phase::Preparing { .. } if late && mutant(Mutant::VoteTimeoutCommits) => {
+                return self.decide(now, id);
+            }
             Phase::Preparing { asked } if late => {
+                mark(Mark::VoteTimeout);
                 let missing = asked.iter().find(|(_, branch)| branch.vote.is_none());
                 let participant = missing.map(|(name, _)| name.clone());
                 let message = match &participant {
@@ -474,6 +486,11 @@ impl<W> Coordinator<W> {
                     message: format!("{participant} did not answer in time"),
                     participant: Some(participant.clone()),
                 });
+                if mutant(Mutant::OnePhasePresumed)
+                    && let Some(reason) = stopping.clone()
+                {
+                    return self.abort(now, id, reason);
+                }
                 self.stop_one_phase(now, id);
                 self.answer_waiters(now, id);
                 return self.rearm(id);
@@ -481,6 +498,7 @@ impl<W> Coordinator<W> {
             Phase::Preparing { .. } | Phase::Delegated { .. }
                 if now.at >= transaction.resend_at =>
             {
+                mark(Mark::PrepareAgain);
                 transaction.attempts = transaction.attempts.saturating_add(1);
                 let attempts = transaction.attempts;
                 let wait = self.backoff(attempts);
@@ -514,8 +532,13 @@ impl<W> Coordinator<W> {
                             || now.at >= waiter.until
                     });
                 transaction.waiters = waiting;
-                self.out.speaks_of(transaction.decided_at);
+                if !mutant(Mutant::RetryBeforeDurable) {
+                    self.out.speaks_of(transaction.decided_at);
+                }
                 for waiter in ready {
+                    if !all_applied && waiter.reply_time == ReplyTime::Applied {
+                        mark(Mark::ToldBeforeApplied);
+                    }
                     let mut outcome = Outcome::committed(id, transaction.restored);
                     outcome.pending = pending_names();
                     outcome.results = transaction.results.clone().into_iter().collect();
@@ -531,6 +554,7 @@ impl<W> Coordinator<W> {
                     .partition(|waiter| now.at >= waiter.until);
                 transaction.waiters = waiting;
                 for waiter in ready {
+                    mark(Mark::OnePhaseUnknown);
                     let reply = Reply::Unknown { id, participant: participant.clone() };
                     self.out.act(Action::Reply { to: waiter.to, reply });
                 }

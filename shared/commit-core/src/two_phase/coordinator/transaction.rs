@@ -10,7 +10,7 @@ use crate::id::{Incarnation, ParticipantName};
 use crate::record::{AbortReason, Commit, Info, Request};
 use crate::step::{Now, Position, Time};
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Transaction<W> {
     pub(super) phase: Phase,
     pub(super) info: Arc<Info>,
@@ -34,7 +34,7 @@ pub(super) struct Transaction<W> {
 }
 
 /// Where a transaction stands. Each state holds what it needs and nothing else.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Phase {
     /// Branches may still join.
     Active { enlisted: BTreeMap<ParticipantName, Enlisted> },
@@ -54,13 +54,13 @@ pub(super) enum Phase {
     Committing { voters: BTreeMap<ParticipantName, Voter>, pending: usize },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Enlisted {
     pub(super) incarnation: Incarnation,
     pub(super) enlistment: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Asked {
     /// Kept for repetition until the vote is here.
     pub(super) work: Option<Bytes>,
@@ -70,7 +70,7 @@ pub(super) struct Asked {
 }
 
 /// A participant that has voted.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Voter {
     pub(super) incarnation: Incarnation,
     pub(super) acknowledged: bool,

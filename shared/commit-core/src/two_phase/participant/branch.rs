@@ -8,7 +8,7 @@ use crate::record::{Change, OnePhaseCommit, PreparedBranch};
 use crate::step::{Position, Time};
 
 /// Where a branch stands. Each state holds what it needs and nothing else.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Branch<W> {
     /// Enlisted; work is being done in a session.
     Session { until: Time },
@@ -30,7 +30,7 @@ pub(super) enum Branch<W> {
     Finished { ending: Ending, at: Option<Position> },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Preparing<W> {
     pub(super) origin: Origin,
     pub(super) peers: Vec<(ParticipantName, String)>,
@@ -42,7 +42,7 @@ pub(super) struct Preparing<W> {
     pub(super) doomed: Option<Doomed<W>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Doomed<W> {
     /// Who is told that it is gone.
     pub(super) vias: Vec<Via<W>>,
@@ -50,7 +50,7 @@ pub(super) struct Doomed<W> {
     pub(super) at: Option<Position>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct InDoubt {
     pub(super) record: PreparedBranch,
     /// Where the log says so.
@@ -62,7 +62,7 @@ pub(super) struct InDoubt {
     pub(super) waiting_for: String,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Finishing<W> {
     pub(super) vias: Vec<Via<W>>,
     pub(super) attempts: u32,
@@ -75,7 +75,7 @@ pub(super) struct Finishing<W> {
 }
 
 /// What a branch was before it was finished.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Before {
     Unprepared,
     Prepared(PreparedBranch),

@@ -6,7 +6,9 @@ use super::branch::{Before, Branch, Doomed, Finishing, Preparing};
 use super::inputs::{Action, Alarm, Ending, Origin, ResourceCall, Via};
 use super::{Participant, no};
 use crate::id::{Incarnation, ParticipantName, TransactionId};
+use crate::marks::{Mark, mark};
 use crate::message::{FromParticipant, Prepare, Vote};
+use crate::mutants::{Mutant, mutant};
 use crate::record::ParticipantRecord;
 use crate::step::TimerKey;
 
@@ -25,11 +27,13 @@ impl<W> Participant<W> {
             .as_ref()
             .filter(|_| one_phase)
             .and_then(|request| self.requests.get(request).copied())
-            .filter(|earlier| !self.is_doomed(*earlier));
+            .filter(|earlier| !self.is_doomed(*earlier) || mutant(Mutant::DoomedFollowed))
+            .filter(|_| !mutant(Mutant::EarlierAttemptIgnored));
         let one_phase = (one_phase && self.config.one_phase).then_some(request_id);
         match self.branches.remove(&id) {
             None => {
                 if self.is_passed(id) {
+                    mark(Mark::PrepareOfPassed);
                     let vote = no("this request comes too late: its transaction is over");
                     return self.vote(vec![via], id, vote, Bytes::new());
                 }
@@ -37,6 +41,7 @@ impl<W> Participant<W> {
                     return self.follow(id, earlier, via);
                 }
                 if work.is_none() {
+                    mark(Mark::PrepareWithoutWork);
                     let vote = no("no work of this transaction is here: the participant has \
                                    restarted, or has given it up");
                     return self.vote(vec![via], id, vote, Bytes::new());
@@ -48,6 +53,7 @@ impl<W> Participant<W> {
                 self.start_preparing(id, None, peers, origin, one_phase, via);
             }
             Some(Branch::Preparing(mut preparing)) => {
+                mark(Mark::PrepareJoins);
                 preparing.vias.push(via);
                 self.branches.insert(id, Branch::Preparing(preparing));
             }
@@ -57,7 +63,10 @@ impl<W> Participant<W> {
                 self.answer_followers(earlier);
             }
             Some(Branch::Prepared(in_doubt)) => {
-                self.out.speaks_of(in_doubt.at);
+                mark(Mark::PrepareOfPrepared);
+                if !mutant(Mutant::RepeatedVoteBeforeDurable) {
+                    self.out.speaks_of(in_doubt.at);
+                }
                 let result = in_doubt.record.result.clone();
                 self.branches.insert(id, Branch::Prepared(in_doubt));
                 self.vote(vec![via], id, Vote::Prepared, result);
@@ -76,16 +85,19 @@ impl<W> Participant<W> {
                 self.branches.insert(id, Branch::Committing(finishing));
             }
             Some(Branch::OnePhase { commit, at }) => {
+                mark(Mark::OnePhaseRepeated);
                 self.out.speaks_of(at);
                 let result = commit.result.clone();
                 self.branches.insert(id, Branch::OnePhase { commit, at });
                 self.vote(vec![via], id, Vote::Committed { earlier: None }, result);
             }
             Some(branch @ Branch::Aborting(_)) => {
+                mark(Mark::PrepareOfEnded);
                 self.branches.insert(id, branch);
                 self.vote(vec![via], id, no("the branch was given up"), Bytes::new());
             }
             Some(branch @ Branch::Finished { ending, .. }) => {
+                mark(Mark::PrepareOfEnded);
                 self.branches.insert(id, branch);
                 match ending {
                     Ending::Aborted => {
@@ -109,6 +121,7 @@ impl<W> Participant<W> {
     /// been begun under a coordinator that has restarted since. To say no would be to say that the request
     /// was not carried out, and to begin would be to carry it out twice.
     fn follow(&mut self, id: TransactionId, earlier: TransactionId, via: Via<W>) {
+        mark(Mark::Followed);
         self.branches.insert(id, Branch::Following { earlier, vias: vec![via] });
         let followers = self.followers.entry(earlier).or_default();
         if !followers.contains(&id) {
@@ -132,11 +145,13 @@ impl<W> Participant<W> {
                 continue;
             };
             if let Some((result, at)) = &committed {
+                mark(Mark::FollowedToCommit);
                 let vias = std::mem::take(vias);
                 self.out.speaks_of(*at);
                 let vote = Vote::Committed { earlier: Some(earlier) };
                 self.vote(vias, id, vote, result.clone());
             } else if aborted {
+                mark(Mark::FollowedToAbort);
                 let vias = std::mem::take(vias);
                 self.remember(id, Ending::Aborted, None);
                 let vote = no("an earlier attempt of this request was at work here and has ended \
@@ -162,6 +177,7 @@ impl<W> Participant<W> {
         if let Some(Some(request)) = &one_phase {
             let doomed = self.requests.get(request).is_some_and(|holder| self.is_doomed(*holder));
             if doomed {
+                mark(Mark::DoomedReplaced);
                 self.requests.remove(request);
             }
             self.requests.entry(request.clone()).or_insert(id);
@@ -174,15 +190,22 @@ impl<W> Participant<W> {
     pub(super) fn commit(&mut self, id: TransactionId, incarnation: Incarnation, via: Via<W>) {
         match self.branches.remove(&id) {
             // Forgotten, because everybody knew; or lost.
-            None if incarnation == self.incarnation => {
+            None if incarnation == self.incarnation || mutant(Mutant::LostBranchAcknowledged) => {
+                mark(Mark::CommitOfForgotten);
+                // It may have been forgotten while the record of its end was on its way to the disk.
+                if !mutant(Mutant::ForgottenBeforeDurable) {
+                    self.out.speaks_of(self.forgotten_at);
+                }
                 self.respond(via, FromParticipant::Committed { id });
             }
             None => {
+                mark(Mark::CommitOfLost);
                 self.alarm(id, Alarm::CommitOfLostBranch);
                 let reason = Alarm::CommitOfLostBranch.to_string();
                 self.respond_refused(via, id, reason);
             }
             Some(Branch::Prepared(in_doubt)) => {
+                mark(Mark::CommitOfPrepared);
                 self.out.timer(TimerKey::Transaction(id), None);
                 let before = Before::Prepared(in_doubt.record);
                 let finishing =
@@ -192,13 +215,16 @@ impl<W> Participant<W> {
             }
             Some(Branch::Committing(mut finishing)) => {
                 if matches!(finishing.before, Before::OnePhase { .. }) {
+                    mark(Mark::CommitOfUnprepared);
                     self.refuse_commit(via, id, Alarm::CommitOfUnprepared);
                 } else {
+                    mark(Mark::CommitJoins);
                     finishing.vias.push(via);
                 }
                 self.branches.insert(id, Branch::Committing(finishing));
             }
             Some(branch @ Branch::Finished { ending: Ending::Committed, at }) => {
+                mark(Mark::CommitOfCommitted);
                 self.out.speaks_of(at.unwrap_or_default());
                 self.branches.insert(id, branch);
                 self.respond(via, FromParticipant::Committed { id });
@@ -211,9 +237,13 @@ impl<W> Participant<W> {
             Some(branch) => {
                 let alarm = match &branch {
                     Branch::Session { .. } | Branch::Preparing(_) | Branch::Following { .. } => {
+                        mark(Mark::CommitOfUnprepared);
                         Alarm::CommitOfUnprepared
                     }
-                    _ => Alarm::CommitOfAborted,
+                    _ => {
+                        mark(Mark::CommitOfAborted);
+                        Alarm::CommitOfAborted
+                    }
                 };
                 self.branches.insert(id, branch);
                 self.refuse_commit(via, id, alarm);
@@ -222,6 +252,9 @@ impl<W> Participant<W> {
     }
 
     fn refuse_commit(&mut self, via: Via<W>, id: TransactionId, alarm: Alarm) {
+        if mutant(Mutant::UnpreparedAcknowledged) {
+            return self.respond(via, FromParticipant::Committed { id });
+        }
         let reason = alarm.to_string();
         self.alarm(id, alarm);
         self.respond_refused(via, id, reason);
@@ -230,17 +263,21 @@ impl<W> Participant<W> {
     pub(super) fn abort(&mut self, id: TransactionId, via: Via<W>) {
         match self.branches.remove(&id) {
             None => {
+                mark(Mark::AbortOfUnknown);
                 // The PREPARE may still be on its way: it must not find an unknown transaction.
-                if !self.is_passed(id) && self.is_current(id) {
+                let remembered = !self.is_passed(id) && self.is_current(id);
+                if remembered && !mutant(Mutant::AbortNotRemembered) {
                     self.remember(id, Ending::Aborted, None);
                 }
                 self.respond(via, FromParticipant::Aborted { id });
             }
             Some(Branch::Session { .. }) => {
+                mark(Mark::AbortOfSession);
                 self.start_aborting(id, Before::Unprepared, Some(via), None);
             }
             // Its end is that of the attempt that it follows, which may still be stopped as well.
             Some(Branch::Following { earlier, vias }) => {
+                mark(Mark::StopOfFollower);
                 self.branches.insert(id, Branch::Following { earlier, vias });
                 if let Some(Branch::Preparing(preparing)) = self.branches.get_mut(&earlier) {
                     preparing.doomed.get_or_insert(Doomed { vias: Vec::new(), at: None });
@@ -251,6 +288,7 @@ impl<W> Participant<W> {
                 self.respond_refused(via, id, reason);
             }
             Some(Branch::Preparing(mut preparing)) => {
+                mark(Mark::AbortOfPreparing);
                 match &mut preparing.doomed {
                     Some(doomed) => doomed.vias.push(via),
                     None => preparing.doomed = Some(Doomed { vias: vec![via], at: None }),
@@ -259,13 +297,16 @@ impl<W> Participant<W> {
                 self.call(id, ResourceCall::Cancel);
             }
             Some(Branch::Prepared(in_doubt)) => {
+                mark(Mark::AbortOfPrepared);
                 self.start_aborting(id, Before::Prepared(in_doubt.record), Some(via), None);
             }
             Some(Branch::Aborting(mut finishing)) => {
+                mark(Mark::AbortOfAborted);
                 finishing.vias.push(via);
                 self.branches.insert(id, Branch::Aborting(finishing));
             }
             Some(branch @ Branch::Finished { ending: Ending::Aborted | Ending::ReadOnly, .. }) => {
+                mark(Mark::AbortOfAborted);
                 self.branches.insert(id, branch);
                 self.respond(via, FromParticipant::Aborted { id });
             }
@@ -277,6 +318,10 @@ impl<W> Participant<W> {
                         | Branch::Committing(Finishing { before: Before::OnePhase { .. }, .. })
                 );
                 self.branches.insert(id, branch);
+                if one_phase && mutant(Mutant::StopObeyedTooLate) {
+                    return self.respond(via, FromParticipant::Aborted { id });
+                }
+                mark(if one_phase { Mark::StopRefused } else { Mark::AbortOfCommitted });
                 if !one_phase {
                     self.alarm(id, Alarm::AbortOfCommitted);
                 }
@@ -306,6 +351,7 @@ impl<W> Participant<W> {
 
     pub(super) fn forget(&mut self, id: TransactionId) {
         if let Some(Branch::OnePhase { at, .. }) = self.branches.get(&id) {
+            mark(Mark::Forgotten);
             let at = *at;
             self.release_request(id);
             for follower in self.followers.remove(&id).unwrap_or_default() {
@@ -331,12 +377,16 @@ impl<W> Participant<W> {
     /// voted for, and is aborted. So is what the log says is aborted already: a peer was promised that
     /// while the resource was still preparing.
     pub(super) fn resource_holds(&mut self, ids: &[TransactionId]) {
+        if mutant(Mutant::UnvotedKept) {
+            return;
+        }
         for id in ids {
             let at = match self.branches.get(id) {
                 None => None,
                 Some(Branch::Finished { ending: Ending::Aborted, at }) => *at,
                 Some(_) => continue,
             };
+            mark(Mark::ResourceUnvoted);
             self.finished.remove(id);
             self.start_aborting(*id, Before::Unprepared, None, at);
         }

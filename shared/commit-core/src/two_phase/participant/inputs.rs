@@ -8,7 +8,7 @@ use crate::record::Change;
 use crate::step::Time;
 
 /// Who speaks for a transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Origin {
     /// The slot it speaks for.
     pub slot: Slot,
@@ -23,7 +23,7 @@ pub struct Origin {
 }
 
 /// Through what a request is answered.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Via<W> {
     /// The coordinator's link.
     Link,
@@ -140,7 +140,7 @@ pub enum Input<W> {
 }
 
 /// What the resource answers.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ResourceResult {
     /// To [`ResourceCall::Prepare`].
     Prepared {
@@ -174,7 +174,7 @@ pub enum ResourceResult {
 }
 
 /// One thing to do.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Action<W> {
     /// Answer a coordinator.
     Respond {
@@ -230,7 +230,7 @@ pub enum Action<W> {
 }
 
 /// What the resource is asked to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ResourceCall {
     /// Do the work, as far as it can still be undone.
     Prepare {
@@ -250,7 +250,7 @@ pub enum ResourceCall {
 }
 
 /// How a branch ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Ending {
     /// Committed.
     Committed,
@@ -261,7 +261,7 @@ pub enum Ending {
 }
 
 /// Why no work may be done.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum SessionRefusal {
     /// The branch has to be enlisted first.
     #[error("not enlisted")]
@@ -272,7 +272,7 @@ pub enum SessionRefusal {
 }
 
 /// Something that people or programs may want to see.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Event {
     /// Voted prepared: in doubt from here on.
     Prepared {
@@ -312,7 +312,7 @@ pub enum Event {
 }
 
 /// What must not happen: an error in a coordinator, lost data, or an error in ourselves.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Alarm {
     /// Data loss.
     #[error(

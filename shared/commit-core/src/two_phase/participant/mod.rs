@@ -9,6 +9,7 @@
 //! for an abort: a branch in doubt asks, first the coordinator and then its peers, and waits.
 
 mod branch;
+mod canonical;
 mod commands;
 mod inputs;
 mod termination;
@@ -22,13 +23,15 @@ pub use inputs::{
 };
 
 use crate::id::{Epoch, Incarnation, Protocol, RequestId, Sequence, Slot, TransactionId};
+use crate::marks::{Mark, mark};
 use crate::message::{FromParticipant, Vote};
+use crate::mutants::{Mutant, mutant};
 use crate::record::{Change, OnePhaseCommit, ParticipantEntry, ParticipantRecord, PreparedBranch};
 use crate::step::{Now, Position, Step, Steps, TimerKey};
 use branch::{Before, Branch, Doomed, Finishing, InDoubt, Preparing};
 
 /// How long to wait.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Config {
     /// The resource keeps everything in the participant's store, so that it can commit in one phase.
     pub one_phase: bool,
@@ -57,13 +60,15 @@ impl Default for Config {
 type Out<W> = Steps<ParticipantEntry, Action<W>>;
 
 /// The branches of one resource. `W` is whatever the driver answers a caller through.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Participant<W> {
     incarnation: Incarnation,
     config: Config,
     branches: BTreeMap<TransactionId, Branch<W>>,
     /// Those of `branches` that are finished: they go when their coordinator has passed them.
     finished: BTreeSet<TransactionId>,
+    /// Where the last end of those that went before is in the log: whatever speaks of one of them waits for it.
+    forgotten_at: Position,
     /// One-phase commits, at work or done, by the client's name for them: a request is done once.
     requests: BTreeMap<RequestId, TransactionId>,
     /// Who follows an attempt that is at work.
@@ -74,7 +79,7 @@ pub struct Participant<W> {
 }
 
 /// What is known of a slot's coordinator.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct SlotSeen {
     epoch: Epoch,
     lowest_live: Sequence,
@@ -104,6 +109,7 @@ impl<W> Participant<W> {
             config,
             branches: BTreeMap::new(),
             finished: BTreeSet::new(),
+            forgotten_at: Position(0),
             requests: BTreeMap::new(),
             followers: BTreeMap::new(),
             slots: BTreeMap::new(),
@@ -121,13 +127,16 @@ impl<W> Participant<W> {
                 let in_doubt = InDoubt { at, inquiries: 0, unanswered: 0, waiting_for, record };
                 self.branches.insert(in_doubt.record.id, Branch::Prepared(in_doubt));
             }
+            ParticipantRecord::Finished { .. } if mutant(Mutant::RestartForgetsFinished) => {}
             ParticipantRecord::Finished { id, committed } => {
                 let ending = if committed { Ending::Committed } else { Ending::Aborted };
                 self.release_request(id);
                 self.remember(id, ending, Some(at));
             }
             ParticipantRecord::OnePhase(commit) => {
-                if let Some(request) = &commit.request_id {
+                if let Some(request) = &commit.request_id
+                    && !mutant(Mutant::RestartForgetsAttempt)
+                {
                     self.requests.insert(request.clone(), commit.id);
                 }
                 self.branches.insert(commit.id, Branch::OnePhase { commit, at });
@@ -137,6 +146,7 @@ impl<W> Participant<W> {
                 self.branches.remove(&id);
                 self.finished.remove(&id);
             }
+            ParticipantRecord::SlotSeen { .. } if mutant(Mutant::RestartForgetsEpoch) => {}
             ParticipantRecord::SlotSeen { slot, epoch, lowest_live } => {
                 let endpoint = String::new();
                 self.slots.insert(slot, SlotSeen { epoch, lowest_live, endpoint });
@@ -208,6 +218,7 @@ impl<W> Participant<W> {
         let ids: Vec<_> = self.branches.keys().copied().collect();
         for id in ids {
             if matches!(self.branches.get(&id), Some(Branch::Prepared(_))) {
+                mark(Mark::RestoredInDoubt);
                 self.out.timer(TimerKey::Transaction(id), Some(now.at));
             }
         }
@@ -256,6 +267,7 @@ impl<W> Participant<W> {
             }
             Input::GivenUp { id } => {
                 if matches!(self.branches.get(&id), Some(Branch::Session { .. })) {
+                    mark(Mark::SessionGivenUp);
                     self.give_up(id);
                 }
             }
@@ -274,6 +286,7 @@ impl<W> Participant<W> {
     /// Whether a coordinator may speak for this transaction.
     fn admit(&mut self, id: TransactionId, origin: &Origin, begins: bool) -> Result<(), String> {
         if id.slot() != origin.slot {
+            mark(Mark::AnotherSlot);
             return Err(format!(
                 "transaction {id} belongs to slot {}, the sender speaks for slot {}",
                 id.slot().0,
@@ -282,7 +295,9 @@ impl<W> Participant<W> {
         }
         if let Some(seen) = self.slots.get(&origin.slot)
             && origin.epoch < seen.epoch
+            && !mutant(Mutant::StaleEpochAccepted)
         {
+            mark(Mark::StaleEpoch);
             return Err(format!(
                 "epoch {} of slot {} is over: epoch {} has been seen",
                 origin.epoch.0, origin.slot.0, seen.epoch.0
@@ -290,6 +305,7 @@ impl<W> Participant<W> {
         }
         self.heard(origin, false);
         if id.epoch() > origin.epoch || (begins && id.epoch() != origin.epoch) {
+            mark(Mark::AnotherEpoch);
             return Err(format!(
                 "transaction {id} is not of the sender's epoch {}",
                 origin.epoch.0
@@ -355,9 +371,11 @@ impl<W> Participant<W> {
             }
         }
         for id in sessions {
+            mark(Mark::EpochEndsSession);
             self.give_up(id);
         }
         for id in running {
+            mark(Mark::EpochDoomsPreparing);
             self.call(id, ResourceCall::Cancel);
         }
     }
@@ -371,9 +389,19 @@ impl<W> Participant<W> {
         let first = TransactionId::new(slot, Protocol::TwoPhase, Epoch(0), Sequence(0));
         let passed = TransactionId::new(slot, Protocol::TwoPhase, seen.epoch, seen.lowest_live);
         let mut gone: Vec<_> = self.finished.range(first..passed).copied().collect();
+        if mutant(Mutant::FinishedForgotten) {
+            gone = self.finished.range(first..).copied().collect();
+        }
         gone.retain(|id| {
+            mark(Mark::FinishedForgotten);
             self.finished.remove(id);
-            matches!(self.branches.remove(id), Some(Branch::Finished { at: Some(_), .. }))
+            match self.branches.remove(id) {
+                Some(Branch::Finished { at: Some(at), .. }) => {
+                    self.forgotten_at = self.forgotten_at.max(at);
+                    true
+                }
+                _ => false,
+            }
         });
         gone
     }
@@ -383,6 +411,7 @@ impl<W> Participant<W> {
         self.slots
             .get(&id.slot())
             .is_some_and(|seen| id.epoch() == seen.epoch && id.sequence() < seen.lowest_live)
+            && !mutant(Mutant::FloorNotChecked)
     }
 
     // ---- the resource's answers -----------------------------------------------------------------
@@ -407,6 +436,7 @@ impl<W> Participant<W> {
         result: ResourceResult,
     ) {
         let Preparing { origin, peers, one_phase, vias, doomed } = preparing;
+        let doomed = doomed.filter(|_| !mutant(Mutant::DoomedVotesPrepared));
         let durable_abort = doomed.as_ref().and_then(|doomed| doomed.at);
         let commits = matches!(&result, ResourceResult::Prepared { .. }) && doomed.is_none();
         if let Some(Some(request)) = &one_phase
@@ -418,6 +448,7 @@ impl<W> Participant<W> {
         match result {
             ResourceResult::Prepared { result, changes } => {
                 if let Some(Doomed { vias: told, at }) = doomed {
+                    mark(Mark::DoomedPrepared);
                     self.vote(vias, id, no("aborted while it was being prepared"), Bytes::new());
                     // What the resource wanted written is not: the branch never became prepared.
                     let finishing = Finishing {
@@ -437,15 +468,19 @@ impl<W> Participant<W> {
                     self.branches.insert(id, Branch::Committing(finishing));
                     return self.call(id, ResourceCall::Commit);
                 }
+                mark(Mark::Prepared);
                 let record = PreparedBranch {
                     id,
                     coordinator_incarnation: origin.incarnation,
                     coordinator_endpoint: origin.endpoint,
-                    peers,
+                    peers: if mutant(Mutant::PeersNotRecorded) { Vec::new() } else { peers },
                     result: result.clone(),
                     since_ms: now.wall_ms,
                 };
                 let at = self.force(ParticipantRecord::Prepared(record.clone()), changes);
+                if mutant(Mutant::VoteBeforeDurable) {
+                    self.out.ungate();
+                }
                 self.vote(vias, id, Vote::Prepared, result);
                 self.out.act(Action::Note(Event::Prepared { id }));
                 let waiting_for = "the coordinator's decision".to_owned();
@@ -454,12 +489,16 @@ impl<W> Participant<W> {
                 self.arm_inquiry(now, id, 0);
             }
             // A peer may have been promised that this branch does not let the transaction commit.
-            ResourceResult::ReadOnly { .. } if doomed.is_some() => {
+            ResourceResult::ReadOnly { .. }
+                if doomed.is_some() && !mutant(Mutant::DoomedVotesReadOnly) =>
+            {
+                mark(Mark::DoomedReadOnly);
                 self.vote(vias, id, no("aborted while it was being prepared"), Bytes::new());
                 self.finish(id, Ending::Aborted, durable_abort, false);
                 self.respond_aborted(doomed, id);
             }
             ResourceResult::ReadOnly { result } => {
+                mark(Mark::ReadOnly);
                 self.vote(vias, id, Vote::ReadOnly, result);
                 self.finish(id, Ending::ReadOnly, None, false);
             }
@@ -484,11 +523,13 @@ impl<W> Participant<W> {
         let changes = match result {
             ResourceResult::Done { changes } => changes,
             ResourceResult::Unknown => {
+                mark(Mark::ResourceLost);
                 self.alarm(id, Alarm::ResourceLostBranch);
                 finishing.attempts = finishing.attempts.saturating_add(1);
                 return self.try_again(now, id, Branch::Committing(finishing));
             }
             ResourceResult::Failed { reason } => {
+                mark(Mark::ResourceFailed);
                 self.out.act(Action::Note(Event::ResourceFailed { id, reason }));
                 finishing.attempts = finishing.attempts.saturating_add(1);
                 return self.try_again(now, id, Branch::Committing(finishing));
@@ -497,10 +538,13 @@ impl<W> Participant<W> {
         };
         match finishing.before {
             Before::OnePhase { request_id, result, changes: mut all } => {
-                all.extend(changes);
+                if !mutant(Mutant::OnePhaseWritesLost) {
+                    all.extend(changes);
+                }
                 if let Some(request) = &request_id {
                     self.requests.insert(request.clone(), id);
                 }
+                mark(Mark::OnePhaseCommit);
                 let commit = OnePhaseCommit {
                     id,
                     request_id,
@@ -515,6 +559,9 @@ impl<W> Participant<W> {
             }
             Before::Prepared(_) | Before::Unprepared => {
                 let at = self.force(ParticipantRecord::Finished { id, committed: true }, changes);
+                if mutant(Mutant::AckBeforeDurable) {
+                    self.out.ungate();
+                }
                 for via in finishing.vias {
                     self.respond(via, FromParticipant::Committed { id });
                 }
@@ -534,6 +581,7 @@ impl<W> Participant<W> {
             ResourceResult::Done { changes } => changes,
             ResourceResult::Unknown => Vec::new(),
             ResourceResult::Failed { reason } => {
+                mark(Mark::ResourceFailed);
                 self.out.act(Action::Note(Event::ResourceFailed { id, reason }));
                 finishing.attempts = finishing.attempts.saturating_add(1);
                 return self.try_again(now, id, Branch::Aborting(finishing));

@@ -4,7 +4,9 @@ use super::Participant;
 use super::branch::{Before, Branch, Doomed};
 use super::inputs::{Action, Ending, Event};
 use crate::id::{ParticipantName, Slot, TransactionId};
+use crate::marks::{Mark, mark};
 use crate::message::Inquired;
+use crate::mutants::{Mutant, mutant};
 use crate::record::ParticipantRecord;
 use crate::step::{Now, TimerKey};
 
@@ -12,10 +14,18 @@ impl<W> Participant<W> {
     pub(super) fn timer(&mut self, now: Now, id: TransactionId) {
         match self.branches.get_mut(&id) {
             // Its client is gone, or too slow: before the vote it may be given up at any time.
-            Some(Branch::Session { until }) if now.at >= *until => self.give_up(id),
+            Some(Branch::Session { until }) if now.at >= *until => {
+                mark(Mark::SessionIdle);
+                self.give_up(id);
+            }
             Some(Branch::Session { until }) => {
                 let until = *until;
                 self.out.timer(TimerKey::Transaction(id), Some(until));
+            }
+            Some(Branch::Prepared(in_doubt))
+                if mutant(Mutant::InDoubtTimeout) && in_doubt.unanswered > 2 =>
+            {
+                self.adopt(id, Inquired::Abort);
             }
             Some(Branch::Prepared(_)) => self.inquire(now, id),
             // A timer that had run out before the decision came finds the resource at work.
@@ -35,6 +45,7 @@ impl<W> Participant<W> {
         let Some(Branch::Prepared(in_doubt)) = self.branches.get_mut(&id) else {
             return;
         };
+        mark(Mark::Inquired);
         let record = &in_doubt.record;
         let incarnation = record.coordinator_incarnation;
         let endpoint = match self.slots.get(&id.slot()) {
@@ -47,6 +58,7 @@ impl<W> Participant<W> {
         let attempts = in_doubt.inquiries;
         let peers = record.peers.clone();
         if silent {
+            mark(Mark::Blocked);
             in_doubt.waiting_for = format!(
                 "the coordinator at {endpoint}, which has not answered {} inquiries; {}",
                 in_doubt.unanswered - 1,
@@ -58,6 +70,7 @@ impl<W> Participant<W> {
             let waiting_for = in_doubt.waiting_for.clone();
             self.note(Event::Blocked { id, waiting_for });
             if !peers.is_empty() {
+                mark(Mark::PeersInquired);
                 self.out.act(Action::InquirePeers { id, incarnation, peers });
             }
         }
@@ -77,6 +90,7 @@ impl<W> Participant<W> {
         }
         let endpoint = self.slots.get(&slot).map(|seen| seen.endpoint.clone()).unwrap_or_default();
         for (id, incarnation) in asked {
+            mark(Mark::InquiredAtConnect);
             // The vote may not be durable yet; the question is part of nobody's decision.
             let endpoint = endpoint.clone();
             self.out.act(Action::Inquire { id, incarnation, endpoint });
@@ -90,29 +104,40 @@ impl<W> Participant<W> {
 
     pub(super) fn answered(&mut self, now: Now, id: TransactionId, outcome: Inquired) {
         let Some(Branch::Prepared(in_doubt)) = self.branches.get_mut(&id) else {
-            return;
+            return mark(Mark::AnsweredLate);
         };
         match outcome {
-            Inquired::Commit | Inquired::Abort => self.adopt(id, outcome),
+            Inquired::Commit => {
+                mark(Mark::AnsweredCommit);
+                self.adopt(id, outcome);
+            }
+            Inquired::Abort => {
+                mark(Mark::AnsweredAbort);
+                self.adopt(id, outcome);
+            }
             Inquired::Pending => {
+                mark(Mark::AnsweredPending);
                 in_doubt.unanswered = 0;
                 in_doubt.inquiries = 0;
                 in_doubt.waiting_for = "the coordinator, which has not decided".to_owned();
                 self.arm_inquiry(now, id, 0);
             }
             Inquired::Retry => {
+                mark(Mark::AnsweredRetry);
                 in_doubt.unanswered = 0;
                 in_doubt.inquiries = 0;
                 in_doubt.waiting_for = "the coordinator, which is reading its log".to_owned();
                 self.arm_inquiry(now, id, 0);
             }
             Inquired::NotOwner => {
+                mark(Mark::AnsweredNothing);
                 in_doubt.waiting_for =
                     "the owner of its slot, which the coordinator asked is not".to_owned();
                 let waiting_for = in_doubt.waiting_for.clone();
                 self.note(Event::Blocked { id, waiting_for });
             }
             Inquired::NoInformation => {
+                mark(Mark::AnsweredNothing);
                 in_doubt.waiting_for = "the coordinator's former log: the present one cannot \
                                         know the decision"
                     .to_owned();
@@ -149,11 +174,20 @@ impl<W> Participant<W> {
             return;
         };
         // Only those named in PREPARE have anything to say.
-        if !in_doubt.record.peers.iter().any(|(name, _)| name == peer) {
-            return;
+        let named = in_doubt.record.peers.iter().any(|(name, _)| name == peer);
+        if !named && !mutant(Mutant::StrangerBelieved) {
+            return mark(Mark::PeerOfAnother);
         }
-        if matches!(outcome, Inquired::Commit | Inquired::Abort) {
-            self.adopt(id, outcome);
+        match outcome {
+            Inquired::Commit => {
+                mark(Mark::PeerAnsweredCommit);
+                self.adopt(id, outcome);
+            }
+            Inquired::Abort => {
+                mark(Mark::PeerAnsweredAbort);
+                self.adopt(id, outcome);
+            }
+            _ => mark(Mark::PeerAnsweredNothing),
         }
     }
 
@@ -161,8 +195,16 @@ impl<W> Participant<W> {
     /// peer will rely on it.
     pub(super) fn peer_asks(&mut self, id: TransactionId, waiter: W) {
         let outcome = match self.branches.remove(&id) {
-            None => Inquired::NoInformation,
+            None => {
+                mark(Mark::PeerAsksUnknown);
+                if mutant(Mutant::UnknownPeerAborts) {
+                    Inquired::Abort
+                } else {
+                    Inquired::NoInformation
+                }
+            }
             Some(Branch::Session { .. }) => {
+                mark(Mark::PeerAsksSession);
                 let at = self.force_abort(id);
                 self.start_aborting(id, Before::Unprepared, None, Some(at));
                 Inquired::Abort
@@ -171,6 +213,7 @@ impl<W> Participant<W> {
                 let outcome = if preparing.one_phase.is_some() {
                     Inquired::NoInformation
                 } else {
+                    mark(Mark::PeerAsksPreparing);
                     let known = preparing.doomed.as_ref().and_then(|doomed| doomed.at);
                     let at = match known {
                         Some(at) => {
@@ -192,16 +235,23 @@ impl<W> Participant<W> {
                 outcome
             }
             Some(branch @ Branch::Prepared(_)) => {
+                mark(Mark::PeerAsksPrepared);
                 self.branches.insert(id, branch);
-                Inquired::NoInformation
+                if mutant(Mutant::PreparedPeerAborts) {
+                    Inquired::Abort
+                } else {
+                    Inquired::NoInformation
+                }
             }
             Some(Branch::Committing(finishing)) => {
+                mark(Mark::PeerAsksCommitted);
                 // The coordinator (or a peer) has said so: it is a fact already.
                 let known = matches!(finishing.before, Before::Prepared(_));
                 self.branches.insert(id, Branch::Committing(finishing));
                 if known { Inquired::Commit } else { Inquired::NoInformation }
             }
             Some(Branch::Aborting(mut finishing)) => {
+                mark(Mark::PeerAsksAborted);
                 // A prepared branch was told; another one relies on our own word, which must last.
                 if !matches!(finishing.before, Before::Prepared(_)) {
                     let at = match finishing.at {
@@ -222,11 +272,13 @@ impl<W> Participant<W> {
             }
             Some(Branch::Finished { ending, at }) => match ending {
                 Ending::Committed => {
+                    mark(Mark::PeerAsksCommitted);
                     self.out.speaks_of(at.unwrap_or_default());
                     self.branches.insert(id, Branch::Finished { ending, at });
                     Inquired::Commit
                 }
                 Ending::Aborted => {
+                    mark(Mark::PeerAsksAborted);
                     let at = match at {
                         Some(at) => {
                             self.out.speaks_of(at);
@@ -238,6 +290,12 @@ impl<W> Participant<W> {
                     Inquired::Abort
                 }
                 Ending::ReadOnly => {
+                    mark(Mark::PeerAsksReadOnly);
+                    if mutant(Mutant::ReadOnlyPeerAborts) {
+                        return self
+                            .out
+                            .act(Action::AnswerPeer { to: waiter, outcome: Inquired::Abort });
+                    }
                     self.branches.insert(id, Branch::Finished { ending, at });
                     Inquired::NoInformation
                 }
@@ -247,6 +305,9 @@ impl<W> Participant<W> {
     }
 
     fn force_abort(&mut self, id: TransactionId) -> crate::step::Position {
+        if mutant(Mutant::PeerAnswerWithoutRecord) {
+            return self.out.ungate();
+        }
         self.force(ParticipantRecord::Finished { id, committed: false }, Vec::new())
     }
 }

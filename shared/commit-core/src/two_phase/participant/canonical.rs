@@ -1,0 +1,55 @@
+//! One form for participants that differ in nothing but how long they wait, for model checking.
+
+use super::branch::Branch;
+use super::{Participant, Via};
+use crate::step::Position;
+
+impl<W: Ord> Participant<W> {
+    /// Forgets how often things were tried, the state of the jitter, and what is only for people. The
+    /// machine goes on as before but for how long it waits, so that a model checker, which tries every
+    /// length, sees one state where there would be one for every number of attempts. Positions are counted
+    /// from `durable`, how far the log has come, from now on. `once` says that whoever waits for the same
+    /// answer more than once is one waiter.
+    pub fn canonical(&mut self, durable: Position, once: bool) {
+        self.jitter = self.config.jitter_seed;
+        self.out.rebase(durable);
+        self.forgotten_at = self.forgotten_at.since(durable);
+        for seen in self.slots.values_mut() {
+            seen.endpoint.clear();
+        }
+        for branch in self.branches.values_mut() {
+            match branch {
+                Branch::Prepared(in_doubt) => {
+                    in_doubt.at = in_doubt.at.since(durable);
+                    in_doubt.inquiries = 0;
+                    // Nothing asks for more.
+                    in_doubt.unanswered = in_doubt.unanswered.min(3);
+                    in_doubt.waiting_for.clear();
+                }
+                Branch::Preparing(preparing) => {
+                    each_once(&mut preparing.vias, once);
+                    if let Some(doomed) = &mut preparing.doomed {
+                        each_once(&mut doomed.vias, once);
+                        doomed.at = doomed.at.map(|at| at.since(durable));
+                    }
+                }
+                Branch::Following { vias, .. } => each_once(vias, once),
+                Branch::Committing(finishing) | Branch::Aborting(finishing) => {
+                    finishing.attempts = 0;
+                    each_once(&mut finishing.vias, once);
+                    finishing.at = finishing.at.map(|at| at.since(durable));
+                }
+                Branch::OnePhase { at, .. } => *at = at.since(durable),
+                Branch::Finished { at, .. } => *at = at.map(|at| at.since(durable)),
+                Branch::Session { .. } => {}
+            }
+        }
+    }
+}
+
+fn each_once<W: Ord>(vias: &mut Vec<Via<W>>, wanted: bool) {
+    if wanted {
+        vias.sort();
+        vias.dedup();
+    }
+}
