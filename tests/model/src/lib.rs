@@ -1,0 +1,19 @@
+#![doc = include_str!("../README.md")]
+
+pub mod action;
+pub mod bounds;
+pub mod check;
+pub mod configurations;
+mod coordinator_host;
+mod graph;
+pub mod lies;
+pub mod log;
+pub mod marks;
+mod model;
+pub mod network;
+mod participant_host;
+pub mod properties;
+mod saturate;
+pub mod state;
+mod story;
+pub mod world;
