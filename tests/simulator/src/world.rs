@@ -1,0 +1,692 @@
+//! The world: everything that exists in a run, and the loop that makes it happen.
+
+mod clients;
+mod coordinator_side;
+mod end;
+mod mail;
+mod participant_side;
+mod storm;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use handfast_commit_core::id::{ParticipantName, TransactionId};
+use handfast_commit_core::marks;
+use handfast_history::{History, Ticket};
+use handfast_journal::{Flush, Unsynced};
+use handfast_runtime::driver::Machine;
+
+use crate::client::{Client, Plan};
+use crate::coordinator::{self, CoordinatorProcess, LocalClock};
+use crate::event::{Agenda, Event, Life, Site, Storm};
+use crate::faults::{Fault, Faults};
+use crate::oracle::{Oracle, Violation};
+use crate::participant::ParticipantProcess;
+use crate::random::Random;
+use crate::swarm::{Rates, Swarm};
+use crate::trace::{ProcessId, Recorder, Role};
+
+/// More events than any run needs: one that goes on has lost its way.
+const EVENTS_MAX: u64 = 3_000_000;
+
+/// What came of a run that kept every promise.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Transactions that clients began.
+    pub transactions: u64,
+    /// Told committed and told aborted.
+    pub told: (u64, u64),
+    /// What was injected.
+    pub faults: Faults,
+    /// What was handled.
+    pub events: u64,
+    /// Reads and writes that were checked for serializability.
+    pub checked: u64,
+    /// How often each rule was followed.
+    pub marks: marks::Counts,
+}
+
+/// What a committed transaction has to have done.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) plan: Plan,
+    pub(crate) ticket: Ticket,
+    /// The history has its outcome.
+    pub(crate) concluded: bool,
+}
+
+/// See the module.
+pub struct World {
+    pub(crate) swarm: Swarm,
+    pub(crate) rates: Rates,
+    pub(crate) random: Random,
+    pub(crate) now: u64,
+    pub(crate) agenda: Agenda,
+    pub(crate) coordinator: CoordinatorProcess,
+    pub(crate) participants: Vec<ParticipantProcess>,
+    pub(crate) names: BTreeMap<ParticipantName, usize>,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) oracle: Oracle,
+    pub(crate) faults: Faults,
+    pub(crate) recorder: Recorder,
+    pub(crate) history: History,
+    /// By the client's name for them.
+    pub(crate) requests: BTreeMap<String, Job>,
+    /// The interactive ones.
+    pub(crate) interactive: BTreeMap<TransactionId, Job>,
+    /// What was read or written last, as far as clients know.
+    pub(crate) last_seen: BTreeMap<(usize, u64), Option<u64>>,
+    pub(crate) values: u64,
+    pub(crate) begun: u64,
+    pub(crate) sessions: u64,
+    /// Messages of a session that would arrive later than this are lost.
+    pub(crate) dead_after: BTreeMap<u64, u64>,
+    /// Until when messages from one site to another are lost.
+    pub(crate) cut: BTreeMap<(Site, Site), u64>,
+    /// What participants have said that they aborted.
+    pub(crate) said_aborted: BTreeSet<(usize, TransactionId)>,
+    /// What has reached participants: one that is stopping refuses only what is new.
+    pub(crate) asked_to_prepare: BTreeSet<(usize, TransactionId)>,
+    pub(crate) healed: bool,
+    pub(crate) ended: bool,
+    /// Which participants have a look at their locks planned.
+    pub(crate) lock_looks: Vec<bool>,
+    pub(crate) runtime: tokio::runtime::Runtime,
+    runtime_us: u64,
+    events: u64,
+}
+
+impl World {
+    /// The world of a seed, before anything has happened.
+    ///
+    /// # Errors
+    /// When this machine has no clock or no memory for it.
+    pub fn new(swarm: Swarm, mut recorder: Recorder) -> Result<Self, String> {
+        let mut random = Random::new(swarm.seed);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .map_err(|error| error.to_string())?;
+        let mut coordinator = CoordinatorProcess::new(random.next());
+        coordinator.clock = clock(&swarm.rates, &mut random);
+        let mut participants = Vec::with_capacity(swarm.participants);
+        for index in 0..swarm.participants {
+            let mut process = ParticipantProcess::new(index, random.next(), swarm.accounts)?;
+            process.clock = clock(&swarm.rates, &mut random);
+            participants.push(process);
+        }
+        recorder.record(|trace| {
+            trace.lane(lane(&swarm, Site::Coordinator), Role::Coordinator, "coordinator");
+            for index in 0..swarm.participants {
+                let site = Site::Participant(index);
+                trace.lane(
+                    lane(&swarm, site),
+                    Role::Participant,
+                    coordinator::name(index).as_str(),
+                );
+            }
+            for index in 0..swarm.clients {
+                trace.lane(client_lane(index), Role::Client, format!("client {index}"));
+            }
+        });
+        let _ = marks::take();
+        let mut world = Self {
+            rates: swarm.rates.clone(),
+            random,
+            now: 0,
+            agenda: Agenda::default(),
+            coordinator,
+            participants,
+            names: coordinator::names(swarm.participants),
+            clients: (0..swarm.clients).map(|_| Client::new()).collect(),
+            oracle: Oracle::default(),
+            faults: Faults::default(),
+            recorder,
+            history: History::new(),
+            requests: BTreeMap::new(),
+            interactive: BTreeMap::new(),
+            last_seen: BTreeMap::new(),
+            values: 0,
+            begun: 0,
+            sessions: 0,
+            dead_after: BTreeMap::new(),
+            cut: BTreeMap::new(),
+            said_aborted: BTreeSet::new(),
+            asked_to_prepare: BTreeSet::new(),
+            healed: false,
+            ended: false,
+            lock_looks: vec![false; swarm.participants],
+            runtime,
+            runtime_us: 0,
+            events: 0,
+            swarm,
+        };
+        world.set_up();
+        Ok(world)
+    }
+
+    fn set_up(&mut self) {
+        for index in 0..self.swarm.participants {
+            self.agenda.plan(index as u64, Event::Start(Site::Participant(index)));
+        }
+        self.agenda.plan(10, Event::Start(Site::Coordinator));
+        for client in 0..self.swarm.clients {
+            let at = 1_000 + self.random.below(5_000);
+            self.agenda.plan(at, Event::Client(client));
+        }
+        for storm in [
+            Storm::CoordinatorCrash,
+            Storm::ParticipantCrash,
+            Storm::DiskFull,
+            Storm::Partition,
+            Storm::OneWayCut,
+            Storm::Pause,
+            Storm::ClockJump,
+            Storm::DiskReplaced,
+        ] {
+            self.plan_storm(storm);
+        }
+        self.agenda.plan(self.swarm.storm_us, Event::Heal);
+    }
+
+    /// Runs to the end, or to the first violation.
+    ///
+    /// # Errors
+    /// What was violated.
+    pub fn run(&mut self) -> Result<Summary, Violation> {
+        while !self.ended && self.oracle.violation().is_none() {
+            let Some((at, event)) = self.agenda.pop() else {
+                self.oracle
+                    .violated(None, "nothing is going to happen, and not everything has ended");
+                break;
+            };
+            self.now = self.now.max(at);
+            self.events += 1;
+            if self.events > EVENTS_MAX {
+                self.oracle.violated(None, format!("no end after {EVENTS_MAX} events"));
+                break;
+            }
+            self.handle(event);
+        }
+        if self.oracle.violation().is_none() {
+            self.check_the_end();
+        }
+        let marks = marks::take();
+        match self.oracle.violation().cloned() {
+            Some(violation) => {
+                let (now, what) = (self.now, violation.what.clone());
+                self.recorder.record(|trace| trace.violation(now, None, violation.id, what));
+                Err(violation)
+            }
+            None => Ok(Summary {
+                transactions: self.begun,
+                told: self.oracle.totals(),
+                faults: self.faults.clone(),
+                events: self.events,
+                checked: self.history.len() as u64,
+                marks,
+            }),
+        }
+    }
+
+    /// What was recorded, at any time.
+    #[must_use]
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
+    }
+
+    /// Hands over what was recorded.
+    #[must_use]
+    pub fn into_recorder(self) -> Recorder {
+        self.recorder
+    }
+
+    fn handle(&mut self, event: Event) {
+        if let Some(site) = self.site_of(&event) {
+            let until = self.paused_until(site);
+            if until > self.now {
+                return self.agenda.plan(until, event);
+            }
+        }
+        match event {
+            Event::Mail(mail) => self.arrived(mail),
+            Event::Client(client) => self.client_goes_on(client),
+            Event::OutOfPatience(call) => self.out_of_patience(call),
+            Event::Timer(site, life) => {
+                if self.is_alive(site, life) {
+                    self.fire_timers(site);
+                    self.settle(site);
+                }
+            }
+            Event::Sync(site, life) => self.sync(site, life, Flush::WhenForced),
+            Event::Idle(site, life) => self.sync(site, life, Flush::Everything),
+            Event::Connect(index, life) => self.connect(index, life),
+            Event::Broken(index, session) => self.broken(index, session, false),
+            Event::NoWelcome(index, session) => self.broken(index, session, true),
+            Event::Report(index, life, session) => self.report(index, life, session),
+            Event::AskList(index, life, session) => self.ask_list(index, life, session),
+            Event::ResourceStarts(index, life, id, call) => {
+                if self.is_alive(Site::Participant(index), life) {
+                    if let Some(running) = &mut self.participants[index].running {
+                        running.resource(id, call);
+                    }
+                    self.settle(Site::Participant(index));
+                }
+            }
+            Event::ResourceEnds(index, life, id, result) => {
+                self.resource_ended(index, life, id, result);
+            }
+            Event::LockTimeout(index, life) => self.lock_timeout(index, life),
+            Event::EnlistTimeout(index, life, id) => self.enlist_timeout(index, life, id),
+            Event::Start(site) => self.start(site),
+            Event::Storm(storm) => self.storm(storm),
+            Event::Space(site) => self.space(site),
+            Event::Heal => self.heal(),
+            Event::LookForTheEnd => self.look_for_the_end(),
+        }
+    }
+
+    /// The process that handles an event; one that is stopped handles it later.
+    fn site_of(&self, event: &Event) -> Option<Site> {
+        match event {
+            Event::Mail(mail) => mail.letter.to(),
+            Event::Timer(site, _) | Event::Sync(site, _) | Event::Idle(site, _) => Some(*site),
+            Event::Connect(..) | Event::Broken(..) | Event::NoWelcome(..) | Event::AskList(..) => {
+                Some(Site::Coordinator)
+            }
+            Event::Report(index, ..)
+            | Event::ResourceStarts(index, ..)
+            | Event::ResourceEnds(index, ..)
+            | Event::LockTimeout(index, ..)
+            | Event::EnlistTimeout(index, ..) => Some(Site::Participant(*index)),
+            Event::Client(_)
+            | Event::OutOfPatience(_)
+            | Event::Start(_)
+            | Event::Storm(_)
+            | Event::Space(_)
+            | Event::Heal
+            | Event::LookForTheEnd => None,
+        }
+    }
+
+    // ---- processes --------------------------------------------------------------------------------
+
+    pub(crate) fn lane(&self, site: Site) -> ProcessId {
+        lane(&self.swarm, site)
+    }
+
+    pub(crate) fn life(&self, site: Site) -> Life {
+        match site {
+            Site::Coordinator => self.coordinator.life,
+            Site::Participant(index) => self.participants[index].life,
+        }
+    }
+
+    pub(crate) fn is_up(&self, site: Site) -> bool {
+        match site {
+            Site::Coordinator => self.coordinator.running.is_some(),
+            Site::Participant(index) => self.participants[index].running.is_some(),
+        }
+    }
+
+    pub(crate) fn is_alive(&self, site: Site, life: Life) -> bool {
+        self.is_up(site) && self.life(site) == life
+    }
+
+    pub(crate) fn paused_until(&self, site: Site) -> u64 {
+        match site {
+            Site::Coordinator => self.coordinator.paused_until,
+            Site::Participant(index) => self.participants[index].paused_until,
+        }
+    }
+
+    fn start(&mut self, site: Site) {
+        if self.is_up(site) {
+            return;
+        }
+        let seed = self.random.next();
+        // The disk may fail the very first write.
+        let fails = self.random.chance(self.rates.failed_sync);
+        let started = match site {
+            Site::Coordinator => {
+                if fails {
+                    self.coordinator.disk.fail_next_sync();
+                }
+                self.coordinator.start(&self.swarm, seed)
+            }
+            Site::Participant(index) => {
+                if fails {
+                    self.participants[index].disk.fail_next_sync();
+                }
+                let now = self.participants[index].clock.now(self.now);
+                self.participants[index].start(&self.swarm, now, seed)
+            }
+        };
+        let (now, lane) = (self.now, self.lane(site));
+        match started {
+            Ok(()) => {
+                self.recorder.record(|trace| trace.restart(now, lane, "starts"));
+                let life = self.life(site);
+                if site == Site::Coordinator {
+                    for index in 0..self.swarm.participants {
+                        let at = self.now + self.random.below(500);
+                        self.agenda.plan(at, Event::Connect(index, life));
+                    }
+                }
+                self.settle(site);
+            }
+            Err(why) => {
+                if fails {
+                    self.faults.add(Fault::FailedSync);
+                } else if self.healed {
+                    self.oracle.violated(None, format!("{site:?} does not start: {why}"));
+                }
+                self.recorder.record(|trace| trace.note(now, Some(lane), None, why));
+                let unsynced = Unsynced::Drawn(self.random.next());
+                self.disk(site).crash(unsynced);
+                let at = self.now + self.random.between(500, 20_000);
+                self.agenda.plan(at, Event::Start(site));
+            }
+        }
+    }
+
+    pub(crate) fn disk(&self, site: Site) -> &handfast_journal::MemoryDisk {
+        match site {
+            Site::Coordinator => &self.coordinator.disk,
+            Site::Participant(index) => &self.participants[index].disk,
+        }
+    }
+
+    /// Kills a process, and plans its next start. Of what was on its way to the disk, some may be there.
+    pub(crate) fn kill(&mut self, site: Site, fault: Fault) {
+        if !self.is_up(site) {
+            return;
+        }
+        self.faults.add(fault);
+        let draw = self.random.next();
+        let written = self.random.one_in(2);
+        let disk = self.disk(site).clone();
+        let pending = match site {
+            Site::Coordinator => {
+                self.coordinator.running.as_ref().map_or(0, |running| running.log.depth())
+            }
+            Site::Participant(index) => {
+                self.participants[index].running.as_ref().map_or(0, |running| running.log.depth())
+            }
+        };
+        if pending > 0 && written {
+            // The batch that was being written: on the disk or not, and nobody has been told.
+            disk.fail_next_sync();
+            let _ = match site {
+                Site::Coordinator => self
+                    .coordinator
+                    .running
+                    .as_mut()
+                    .map(|running| running.write(Flush::Everything).is_ok()),
+                Site::Participant(index) => self.participants[index]
+                    .running
+                    .as_mut()
+                    .map(|running| running.write(Flush::Everything).is_ok()),
+            };
+            let before = disk.used_bytes();
+            disk.crash(Unsynced::Drawn(draw));
+            let kept = disk.used_bytes() != before;
+            self.faults.add(if kept { Fault::UnsyncedKept } else { Fault::UnsyncedLost });
+        } else {
+            disk.crash(Unsynced::Lost);
+        }
+        match site {
+            Site::Coordinator => {
+                self.coordinator.running = None;
+                self.coordinator.life += 1;
+                self.coordinator.paused_until = 0;
+            }
+            Site::Participant(index) => {
+                self.participants[index].running = None;
+                self.participants[index].life += 1;
+                self.participants[index].paused_until = 0;
+            }
+        }
+        self.hang_up(site);
+        let (now, lane) = (self.now, self.lane(site));
+        self.recorder.record(|trace| trace.crash(now, lane, fault.what()));
+        let down = if self.random.one_in(4) {
+            self.random.between(50_000, 600_000)
+        } else {
+            self.random.between(200, 20_000)
+        };
+        self.agenda.plan(self.now + down, Event::Start(site));
+    }
+
+    /// The connections of a process that has died break, and the other ends notice unless they are cut off.
+    fn hang_up(&mut self, site: Site) {
+        let soon = self.now + 1 + self.random.below(self.swarm.delay_us.1);
+        match site {
+            Site::Participant(index) => {
+                if let Some(running) = &self.coordinator.running {
+                    let session = running.links[index].session;
+                    self.agenda.plan(soon, Event::Broken(index, session));
+                }
+            }
+            Site::Coordinator => {
+                for process in &mut self.participants {
+                    if let Some(running) = &mut process.running {
+                        running.session = None;
+                        running.welcome = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lets a process do what it has wanted since the last event: its messages leave, its calls go on.
+    pub(crate) fn settle(&mut self, site: Site) {
+        match site {
+            Site::Coordinator => self.settle_coordinator(),
+            Site::Participant(index) => self.settle_participant(index),
+        }
+        self.plan_sync(site);
+        self.plan_timer(site);
+    }
+
+    // ---- logs and timers --------------------------------------------------------------------------
+
+    fn plan_sync(&mut self, site: Site) {
+        let (depth, syncing) = match site {
+            Site::Coordinator => match &self.coordinator.running {
+                Some(running) => (running.log.depth(), running.syncing),
+                None => return,
+            },
+            Site::Participant(index) => match &self.participants[index].running {
+                Some(running) => (running.log.depth(), running.syncing),
+                None => return,
+            },
+        };
+        if depth == 0 || syncing {
+            return;
+        }
+        let (low, high) = self.swarm.sync_us;
+        let mut takes = self.random.between(low, high);
+        if self.random.chance(self.rates.slow_disk) {
+            self.faults.add(Fault::SlowDisk);
+            takes += self.random.between(20_000, 500_000);
+        }
+        self.set_syncing(site, true);
+        self.agenda.plan(self.now + takes, Event::Sync(site, self.life(site)));
+    }
+
+    fn set_syncing(&mut self, site: Site, syncing: bool) {
+        match site {
+            Site::Coordinator => {
+                if let Some(running) = &mut self.coordinator.running {
+                    running.syncing = syncing;
+                }
+            }
+            Site::Participant(index) => {
+                if let Some(running) = &mut self.participants[index].running {
+                    running.syncing = syncing;
+                }
+            }
+        }
+    }
+
+    fn sync(&mut self, site: Site, life: Life, flush: Flush) {
+        if !self.is_alive(site, life) {
+            return;
+        }
+        if flush == Flush::WhenForced {
+            self.set_syncing(site, false);
+        }
+        let fails = self.random.chance(self.rates.failed_sync);
+        if fails {
+            self.disk(site).fail_next_sync();
+        }
+        let (written, depth, idling) = match site {
+            Site::Coordinator => {
+                let Some(running) = &mut self.coordinator.running else { return };
+                if flush == Flush::Everything {
+                    running.idling = false;
+                }
+                let written = running.write(flush);
+                (written, running.log.depth(), running.idling)
+            }
+            Site::Participant(index) => {
+                let Some(running) = &mut self.participants[index].running else { return };
+                if flush == Flush::Everything {
+                    running.idling = false;
+                }
+                let written = running.write(flush);
+                (written, running.log.depth(), running.idling)
+            }
+        };
+        match written {
+            // The process ends and says nothing more.
+            Err(error) => {
+                let full = error.to_string().contains("no space");
+                return self.kill(site, if full { Fault::DiskFull } else { Fault::FailedSync });
+            }
+            Ok(_) if self.random.chance(self.rates.crash_after_sync) => {
+                return self.kill(site, Fault::CrashAfterSync);
+            }
+            Ok(_) => {}
+        }
+        if depth > 0 && !idling {
+            match site {
+                Site::Coordinator => {
+                    if let Some(running) = &mut self.coordinator.running {
+                        running.idling = true;
+                    }
+                }
+                Site::Participant(index) => {
+                    if let Some(running) = &mut self.participants[index].running {
+                        running.idling = true;
+                    }
+                }
+            }
+            let at = self.now + self.random.between(1_000, 30_000);
+            self.agenda.plan(at, Event::Idle(site, life));
+        }
+        match site {
+            Site::Coordinator => self.settle_coordinator(),
+            Site::Participant(index) => self.settle_participant(index),
+        }
+        self.plan_timer(site);
+        if self.has_forced(site) {
+            self.plan_sync(site);
+        }
+    }
+
+    /// Whether something waits for the disk that is not lazy; what is lazy waits for the idle event.
+    fn has_forced(&self, site: Site) -> bool {
+        match site {
+            Site::Coordinator => {
+                self.coordinator.running.as_ref().is_some_and(|r| r.log.depth() > 0 && !r.idling)
+            }
+            Site::Participant(index) => self.participants[index]
+                .running
+                .as_ref()
+                .is_some_and(|r| r.log.depth() > 0 && !r.idling),
+        }
+    }
+
+    fn plan_timer(&mut self, site: Site) {
+        let (due, armed, clock) = match site {
+            Site::Coordinator => match &self.coordinator.running {
+                Some(running) => (running.due(), running.armed, self.coordinator.clock),
+                None => return,
+            },
+            Site::Participant(index) => match &self.participants[index].running {
+                Some(running) => {
+                    (running.driver.due(), running.armed, self.participants[index].clock)
+                }
+                None => return,
+            },
+        };
+        let Some(due) = due else { return };
+        let at = clock.world(due).max(self.now + 1);
+        if armed.is_some_and(|armed| armed > self.now && armed <= at) {
+            return;
+        }
+        match site {
+            Site::Coordinator => {
+                if let Some(running) = &mut self.coordinator.running {
+                    running.armed = Some(at);
+                }
+            }
+            Site::Participant(index) => {
+                if let Some(running) = &mut self.participants[index].running {
+                    running.armed = Some(at);
+                }
+            }
+        }
+        self.agenda.plan(at, Event::Timer(site, self.life(site)));
+    }
+
+    fn fire_timers(&mut self, site: Site) {
+        match site {
+            Site::Coordinator => {
+                let now = self.coordinator.clock.now(self.now);
+                let Some(running) = &mut self.coordinator.running else { return };
+                for shard in &mut running.shards {
+                    while shard.fire(now) {}
+                    shard.machine_mut().settled();
+                }
+            }
+            Site::Participant(index) => {
+                let now = self.participants[index].clock.now(self.now);
+                let Some(running) = &mut self.participants[index].running else { return };
+                while running.driver.fire(now) {}
+            }
+        }
+    }
+
+    /// Lets the time that calls of the store see reach the world's.
+    pub(crate) fn advance_runtime(&mut self) {
+        let by = self.now.saturating_sub(self.runtime_us);
+        self.runtime_us = self.now;
+        if by > 0 {
+            self.runtime.block_on(tokio::time::advance(Duration::from_micros(by)));
+        }
+    }
+}
+
+fn clock(rates: &Rates, random: &mut Random) -> LocalClock {
+    let most = rates.clock_drift_ppm;
+    let drift =
+        i64::try_from(random.below(2 * most + 1)).unwrap_or(0) - i64::try_from(most).unwrap_or(0);
+    LocalClock { drift_ppm: drift, wall_offset_ms: 0 }
+}
+
+fn lane(swarm: &Swarm, site: Site) -> ProcessId {
+    let index = match site {
+        Site::Coordinator => swarm.clients,
+        Site::Participant(index) => swarm.clients + 1 + index,
+    };
+    ProcessId(u32::try_from(index).unwrap_or(u32::MAX))
+}
+
+/// Where a client is drawn.
+pub(crate) fn client_lane(client: usize) -> ProcessId {
+    ProcessId(u32::try_from(client).unwrap_or(u32::MAX))
+}
