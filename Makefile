@@ -27,12 +27,12 @@ REQUIREMENTS := tests/chaos/python/requirements.txt
 PRODUCT := handfast-coordinator handfast-participant handfast-cli
 BINARIES := handfast-coordinator handfast-participant handfast
 
-.PHONY: help run build test verify fix doc env tools checkers
+.PHONY: help run build test verify fix doc simulate fuzz mutants model env tools checkers
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "ARGS='…' is passed on: by run to 'handfast demo', by test to 'cargo test'."
+	@echo "ARGS='…' is passed on: by run to 'handfast demo', by test to 'cargo test', by mutants to its program."
 	@echo "  make run ARGS=--help                      what the demo can be told"
 	@echo "  make test ARGS='-- part_of_a_name'        the tests whose names have that part"
 	@echo "  make test ARGS=--no-fail-fast             all of them, also after a failure"
@@ -78,6 +78,24 @@ fix: tools checkers ## put right what a tool can: format, simple lints
 doc: tools ## the documentation of every crate
 	cargo doc --workspace --no-deps
 	@echo "open $(CARGO_TARGET_DIR)/doc/handfast_commit_core/index.html"
+
+# One seed decides a world; worlds run side by side, one on each processor.
+simulate: tools $(ROCKSDB) ## the production code in simulated worlds: SECONDS=60, or SEEDS=1000
+	cargo run -p handfast-simulator -- $(if $(SEEDS),--seeds $(SEEDS),--seconds $(or $(SECONDS),60)) $(ARGS)
+
+# libFuzzer comes with its crate and the coverage with the compiler, the stable one: no other toolchain is
+# needed. The build is one of its own, as every crate in it is instrumented. What is found beyond the corpus
+# in the tree is kept in the cache folder, and is where the next run goes on.
+fuzz: tools $(ROCKSDB) ## coverage-guided fuzzing: SECONDS=60 for each target, TARGET=wire for one
+	@tests/fuzz/guided.sh "$(CACHE)/fuzz" "$(or $(SECONDS),60)" $(TARGET)
+
+# The tests are built once more, with every bug in them and none switched on.
+mutants: tools $(ROCKSDB) ## every deliberate bug, and the test that catches it
+	cargo run -p handfast-mutants -- $(ARGS)
+
+# Nothing of it touches RocksDB, the network or the clock: the same states on every machine.
+model: tools ## every schedule of small worlds, all configurations: a few minutes
+	cargo run -p handfast-model -- $(or $(ARGS),full)
 
 env: ## what a shell needs for cargo by hand: eval "$(make env)"
 	@printf "export %s='%s'\n" CARGO_TARGET_DIR '$(CARGO_TARGET_DIR)' ROCKSDB_LIB_DIR '$(ROCKSDB_LIB_DIR)' ROCKSDB_STATIC 1
