@@ -101,6 +101,8 @@ mutants! {
         "A peer that has not voted answers ABORT without forcing it.";
     ForgottenBeforeDurable, "forgotten-before-durable", Tests,
         "A forgotten branch is acknowledged while the record of its end is on its way to the disk.";
+    ForgottenAtLowered, "forgotten-at-lowered", Simulator,
+        "Of several forgotten branches only the last one's record is waited for.";
 
     // ---- the coordinator's core ----
     MissingVoteCounted, "missing-vote-counted", Tests, "The last missing vote is taken for prepared.";
@@ -149,7 +151,7 @@ mutants! {
         "A decision found in the log is given to the first shard, whatever its own is.";
     WrongTableCleared, "wrong-table-cleared", Tests, "The end of a transaction does not take its decision away.";
     LogNotAsked, "log-not-asked", Simulator, "An id that is not running is taken for unknown: the log is not asked.";
-    RequestNotAsked, "request-not-asked", Chaos,
+    RequestNotAsked, "request-not-asked", Simulator,
         "A request_id that is not running is taken for new: the log is not asked.";
     FloorAhead, "floor-ahead", Tests, "Participants are told to forget ids that may still be asked to prepare.";
     RequestInAnyShard, "request-in-any-shard", Tests,

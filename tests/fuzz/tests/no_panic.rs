@@ -30,6 +30,19 @@ fn run(name: &str) {
     }
 }
 
+/// Else a seed would say nothing.
+#[test]
+fn the_same_seed_gives_the_same_inputs() {
+    for target in handfast_fuzz::TARGETS {
+        let inputs = |seed| {
+            let feeder = Feeder::new(target, seed).expect("the corpus can be read");
+            feeder.take(1000).collect::<Vec<_>>()
+        };
+        assert!(inputs(7) == inputs(7), "{} has chance of its own", target.name);
+        assert!(inputs(7) != inputs(8), "{}: the seed does nothing", target.name);
+    }
+}
+
 macro_rules! short_runs {
     ($($target:ident),* $(,)?) => {
         $(

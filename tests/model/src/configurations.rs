@@ -220,6 +220,17 @@ fn calls() -> Vec<Bounds> {
             )
         },
         Bounds {
+            budget: Budget { crashes: 1, aborts: 1, ..NOTHING },
+            marks: &[Mark::Committed, Mark::Aborted, Mark::RestartPresumes],
+            states: 1_156,
+            ..bounds(
+                "client-aborts",
+                "the client changes its mind at every moment, and the coordinator dies",
+                vec![Party::YES; 2],
+                Network::Ever,
+            )
+        },
+        Bounds {
             budget: Budget { crashes: 1, expiries: 1, ..NOTHING },
             marks: &[Mark::AcknowledgedAgain, Mark::RestartDelivers],
             states: 9_156,

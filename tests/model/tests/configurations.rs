@@ -52,6 +52,7 @@ configurations! {
     retry = "retry",
     retry_crash = "retry-crash",
     sessions = "sessions",
+    client_aborts = "client-aborts",
     expiry = "expiry",
     database = "database",
     lossy = "lossy",

@@ -102,7 +102,7 @@ fn said(status: ExitStatus, output: &Path) -> anyhow::Result<String> {
         (Some(code), _) => format!("exit code {code}"),
         (None, signal) => format!("signal {}", signal.unwrap_or_default()),
     };
-    Ok(failed_tests(&output).unwrap_or(how))
+    Ok(failed_tests(&output).or_else(|| violation(&output)).unwrap_or(how))
 }
 
 /// The tests that failed, of the output of a test program, with the scripts that they name.
@@ -122,6 +122,13 @@ fn failed_tests(output: &str) -> Option<String> {
         count if count > SHOWN => Some(format!("{text} and {} more", count - SHOWN)),
         _ => Some(text),
     }
+}
+
+/// What the simulator has found: `seed 8: VIOLATION: …`.
+fn violation(output: &str) -> Option<String> {
+    const SHOWN: usize = 100;
+    let line = output.lines().find(|line| line.contains("VIOLATION: "))?;
+    Some(line.trim().replacen("VIOLATION: ", "", 1).chars().take(SHOWN).collect())
 }
 
 /// The first scenario script that a failure names: `…/scenarios/NAME.txt`.
@@ -181,5 +188,6 @@ mod tests {
         let output =
             "test a ... FAILED\ntest b - should panic ... FAILED\nx/scenarios/vote_lost.txt:3\n";
         assert_eq!(failed_tests(output).as_deref(), Some("a (vote_lost) and 1 more"));
+        assert_eq!(violation("a\nseed 8: VIOLATION: b\n").as_deref(), Some("seed 8: b"));
     }
 }

@@ -44,6 +44,9 @@ const CHAOS: &[&str] = &[
     "a_retry_under_a_new_coordinator_finds_the_first_attempt",
 ];
 
+/// How many worlds of the simulator a mutant is tried in.
+const SEEDS: u32 = 1500;
+
 /// How long a run without a bug may take.
 const BASELINE_MAX: Duration = Duration::from_secs(900);
 
@@ -157,12 +160,20 @@ fn runs(programs: &Programs, layer: Layer) -> anyhow::Result<Vec<Run>> {
         Layer::Tests => TESTS.iter().map(|(package, target)| test(package, target)).collect(),
         Layer::Random => Ok(vec![test("handfast-commit-core", "random")?]),
         Layer::Model => all_of("handfast-model"),
-        Layer::Simulator => all_of("handfast-simulator"),
+        Layer::Simulator => match programs.program("handfast-simulate") {
+            Some(program) => Ok(vec![Run {
+                name: "simulate".to_owned(),
+                program,
+                arguments: vec!["--seeds".to_owned(), SEEDS.to_string()],
+                environment: Vec::new(),
+            }]),
+            None => bail!("there is no simulator"),
+        },
         Layer::Chaos => {
             let mut run = test("handfast-chaos", "two_phase")?;
             run.arguments = CHAOS.iter().map(|name| (*name).to_owned()).collect();
-            let servers = programs.servers().display().to_string();
-            run.environment = vec![("HANDFAST_BIN_DIR", servers)];
+            let folder = programs.folder().display().to_string();
+            run.environment = vec![("HANDFAST_BIN_DIR", folder)];
             Ok(vec![run])
         }
     }

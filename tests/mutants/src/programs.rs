@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 use handfast_commit_core::mutants::Layer;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -22,8 +22,6 @@ const PACKAGES: &[&str] = &[
 ];
 const FEATURES: &str = "handfast-commit-core/mutants,handfast-commit-core/marks,\
     handfast-coordinator/crash-points,handfast-participant/crash-points";
-/// What the tests on real processes start.
-const SERVERS: &[&str] = &["handfast-coordinator", "handfast-participant"];
 
 /// A test program.
 #[derive(Debug, Clone)]
@@ -38,7 +36,7 @@ pub struct Program {
 #[derive(Debug)]
 pub struct Programs {
     tests: BTreeMap<(String, String), Program>,
-    servers: TempDir,
+    copies: TempDir,
 }
 
 impl Programs {
@@ -63,19 +61,14 @@ impl Programs {
             }
         }
         // Where the next build of anybody else does not put its own.
-        let servers = tempfile::tempdir().context("a folder for the servers")?;
-        if layers.contains(&Layer::Chaos) {
+        let copies = tempfile::tempdir().context("a folder for the programs")?;
+        if !packages.iter().all(|package| PACKAGES.contains(package)) {
             for artifact in cargo(&["build", "--bins"], &packages)? {
-                if SERVERS.contains(&artifact.target.as_str()) {
-                    let copy = servers.path().join(&artifact.target);
-                    fs::copy(&artifact.program.executable, copy).context("copying a server")?;
-                }
-            }
-            for server in SERVERS {
-                ensure!(servers.path().join(server).is_file(), "cargo has not built {server}");
+                let copy = copies.path().join(&artifact.target);
+                fs::copy(&artifact.program.executable, copy).context("copying a program")?;
             }
         }
-        Ok(Self { tests, servers })
+        Ok(Self { tests, copies })
     }
 
     /// A test program of a package: `lib` for the tests inside it.
@@ -93,10 +86,17 @@ impl Programs {
             .map(|((_, target), program)| (target.as_str(), program))
     }
 
-    /// Where the servers are.
+    /// Another program.
     #[must_use]
-    pub fn servers(&self) -> &Path {
-        self.servers.path()
+    pub fn program(&self, name: &str) -> Option<Program> {
+        let executable = self.folder().join(name);
+        executable.is_file().then(|| Program { executable, folder: self.folder().to_owned() })
+    }
+
+    /// Where the other programs are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.copies.path()
     }
 }
 

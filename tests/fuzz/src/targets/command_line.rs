@@ -142,7 +142,7 @@ pub(crate) fn examples(random: &mut Random) -> Vec<Example> {
     let mut examples: Vec<Example> = Vec::new();
     for words in COMMANDS {
         let name: Vec<&str> =
-            words.iter().take(3).filter(|word| !word.starts_with(['-', '<'])).copied().collect();
+            words.iter().take(3).map(|word| word.trim_matches(['-', '<', '>'])).collect();
         let name = format!("{}-{}", name.join("-"), examples.len());
         examples.push(Example { name, input: command(random, words) });
     }

@@ -323,11 +323,12 @@ impl World {
         }
     }
 
-    /// Asks for something else under the name of a request that has committed.
-    fn use_again(&mut self, c: usize, request: String) {
+    /// Asks for something else under the name of a request that has committed, of a participant that knows:
+    /// another one, or a coordinator that has just started, may not have heard of a one-phase commit.
+    fn use_again(&mut self, c: usize, request: String, to: usize) {
         self.faults.add(Fault::ConfusedClient);
         let call = self.next_call(c);
-        let branches = vec![(0, look())];
+        let branches = vec![(to, look())];
         self.post(Letter::Ask { call, ask: Ask::Execute { request, branches, applied: false } });
     }
 
@@ -365,7 +366,8 @@ impl World {
             && outcome == Outcome::Committed
             && self.random.chance(self.rates.confused)
         {
-            self.use_again(c, request.clone());
+            let to = plan.work().first().map_or(0, |(participant, _)| *participant);
+            self.use_again(c, request.clone(), to);
         }
         let job = match &stage {
             Stage::Executing { request, .. } => self.requests.get_mut(request),

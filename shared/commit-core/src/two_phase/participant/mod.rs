@@ -398,6 +398,9 @@ impl<W> Participant<W> {
             match self.branches.remove(id) {
                 Some(Branch::Finished { at: Some(at), .. }) => {
                     self.forgotten_at = self.forgotten_at.max(at);
+                    if mutant(Mutant::ForgottenAtLowered) {
+                        self.forgotten_at = at;
+                    }
                     true
                 }
                 _ => false,
