@@ -102,10 +102,7 @@ fn at_most(field: &'static str, text: &str, bytes_max: usize) -> Result<(), Stat
 }
 
 fn positive(field: &'static str, given: &prost_types::Duration) -> Result<Duration, Status> {
-    let given: Duration = (*given)
-        .try_into()
-        .map_err(|_| status::invalid_field(field, "is negative or out of range"))?;
-    Ok(given)
+    convert::duration(field, given).map_err(|error| status::invalid(&error))
 }
 
 fn terms(engine: &Engine, options: Option<v1::TransactionOptions>) -> Result<Terms, Status> {

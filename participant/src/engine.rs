@@ -168,6 +168,7 @@ impl Engine {
     /// Takes no new work from here on.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.input(Input::Stopping);
     }
 
     /// Calls of the resource that are running.

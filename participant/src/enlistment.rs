@@ -229,7 +229,9 @@ impl Shared {
         let v1::EnlistBranchResponse { origin, time_left } = response;
         let origin = convert::origin(origin.as_ref())
             .map_err(|error| EnlistError::Unavailable(format!("a malformed answer: {error}")))?;
-        let left = time_left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default();
+        let left = time_left
+            .and_then(|left| convert::duration("time_left", &left).ok())
+            .unwrap_or_default();
         let until = after(&self.clock, left);
         self.outgoing.heard(origin.slot, &origin.endpoint);
         self.shard.input(ShardInput::Core(Input::Joined { id, origin, until }));
@@ -238,8 +240,8 @@ impl Shared {
 
     fn refusal(&self, status: &Status) -> EnlistError {
         let message = status.message().to_owned();
-        let details = status.get_error_details();
-        let reason = details.error_info().map_or("", |info| info.reason.as_str());
+        let info = status.get_details_error_info();
+        let reason = info.as_ref().map_or("", |info| info.reason.as_str());
         match status.code() {
             _ if reason == "UNKNOWN_PARTICIPANT" => {
                 self.unknown.notify_one();

@@ -102,14 +102,12 @@ impl ParticipantService for ParticipantApi {
         check_name(engine.name(), &request.participant)?;
         let id = served_id(&request.transaction_id)?;
         let origin = origin_of(&engine, request.origin.as_ref())?;
-        if engine.is_draining() {
-            return Err(status::draining());
-        }
         let order = convert::prepare(request).map_err(|error| status::invalid(&error))?;
         match engine.prepare(order, origin).await.map_err(stopped)? {
             FromParticipant::Voted { vote, incarnation, result, .. } => {
                 Ok(Response::new(convert::vote_message(vote, incarnation, result)))
             }
+            FromParticipant::Refused { .. } if engine.is_draining() => Err(status::draining()),
             FromParticipant::Refused { reason, .. } => Err(status::refused(reason)),
             // The branch was given up while it was being prepared.
             FromParticipant::Aborted { .. } => {

@@ -204,9 +204,6 @@ impl Session {
             Message::Prepare(request) => {
                 check_name(name, &request.participant)?;
                 served_id(&request.transaction_id)?;
-                if self.engine.is_draining() {
-                    return Err(status::draining());
-                }
                 let order = convert::prepare(request).map_err(|error| status::invalid(&error))?;
                 let convert::PrepareOrder { prepare, peers } = order;
                 Input::Prepare { prepare, peers, origin, via: Via::Link }

@@ -131,6 +131,8 @@ pub enum Event {
     EnlistTimeout(usize, Life, TransactionId),
     /// A process is started.
     Start(Site),
+    /// A process that has said that it would has ended.
+    Stopped(Site, Life),
     /// The next fault of a kind that comes at random times.
     Storm(Storm),
     /// The end of a shortage of disk space.

@@ -43,7 +43,7 @@ faults! {
     ClientGone, "client gone for good";
     ImpatientClient, "client asks again before it was answered";
     DiskReplaced, "participant's disk replaced by an empty one";
-    Refused, "participant that is stopping refuses work";
+    Stopping, "participant takes no new work, and ends";
     ResourceFailed, "resource cannot do it now";
     GivenUp, "resource gives a branch up before its vote";
     ConfusedClient, "client asks for what it must not get";

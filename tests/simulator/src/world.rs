@@ -85,8 +85,6 @@ pub struct World {
     pub(crate) cut: BTreeMap<(Site, Site), u64>,
     /// What participants have said that they aborted.
     pub(crate) said_aborted: BTreeSet<(usize, TransactionId)>,
-    /// What has reached participants: one that is stopping refuses only what is new.
-    pub(crate) asked_to_prepare: BTreeSet<(usize, TransactionId)>,
     pub(crate) healed: bool,
     pub(crate) ended: bool,
     /// Which participants have a look at their locks planned.
@@ -153,7 +151,6 @@ impl World {
             dead_after: BTreeMap::new(),
             cut: BTreeMap::new(),
             said_aborted: BTreeSet::new(),
-            asked_to_prepare: BTreeSet::new(),
             healed: false,
             ended: false,
             lock_looks: vec![false; swarm.participants],
@@ -280,6 +277,11 @@ impl World {
             Event::LockTimeout(index, life) => self.lock_timeout(index, life),
             Event::EnlistTimeout(index, life, id) => self.enlist_timeout(index, life, id),
             Event::Start(site) => self.start(site),
+            Event::Stopped(site, life) => {
+                if self.is_alive(site, life) {
+                    self.kill(site, Fault::Stopping);
+                }
+            }
             Event::Storm(storm) => self.storm(storm),
             Event::Space(site) => self.space(site),
             Event::Heal => self.heal(),
@@ -303,6 +305,7 @@ impl World {
             Event::Client(_)
             | Event::OutOfPatience(_)
             | Event::Start(_)
+            | Event::Stopped(..)
             | Event::Storm(_)
             | Event::Space(_)
             | Event::Heal

@@ -359,7 +359,7 @@ impl World {
         message: ToParticipant,
     ) {
         let now = self.participant_now(index);
-        let stopping = self.random.chance(self.rates.refused);
+        let stopping = self.random.chance(self.rates.stopping);
         let Some(running) = &mut self.participants[index].running else { return };
         if running.session != Some((origin.epoch, session)) {
             // The other end of the connection is gone.
@@ -367,18 +367,11 @@ impl World {
             return self.agenda.plan(soon, Event::Broken(index, session));
         }
         running.input(now, Input::Heard { origin: origin.clone(), opened: false });
-        if let ToParticipant::Prepare(prepare) = &message
-            && stopping
-            && !self.asked_to_prepare.contains(&(index, prepare.id))
-        {
-            self.faults.add(Fault::Refused);
-            let reason = "the participant is stopping".to_owned();
-            let message = FromParticipant::Refused { id: prepare.id, reason };
-            self.post(Letter::Up { from: index, session, message });
-            return self.settle(Site::Participant(index));
-        }
-        if let ToParticipant::Prepare(prepare) = &message {
-            self.asked_to_prepare.insert((index, prepare.id));
+        if stopping {
+            running.input(now, Input::Stopping);
+            let (site, life) = (Site::Participant(index), self.participants[index].life);
+            let at = self.now + self.random.between(1_000, 50_000);
+            self.agenda.plan(at, Event::Stopped(site, life));
         }
         let input = match message {
             ToParticipant::Answer { id, outcome } => {
