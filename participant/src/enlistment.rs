@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use handfast_commit_core::id::{Incarnation, Protocol, TransactionId};
 use handfast_commit_core::two_phase::participant::{Input, SessionRefusal};

@@ -202,7 +202,9 @@ impl World {
                         self.participant_input(index, Input::Resource { id, result });
                     }
                 }
-                Done::Worked(call, result) => self.post(Letter::Worked { call, result }),
+                Done::Worked(call, result) => {
+                    self.post(Letter::Worked { call, from: index, result });
+                }
             }
         }
         for wanted in wanted {
@@ -360,6 +362,7 @@ impl World {
     ) {
         let now = self.participant_now(index);
         let stopping = self.random.chance(self.rates.stopping);
+        let life = self.participants[index].life;
         let Some(running) = &mut self.participants[index].running else { return };
         if running.session != Some((origin.epoch, session)) {
             // The other end of the connection is gone.
@@ -369,7 +372,7 @@ impl World {
         running.input(now, Input::Heard { origin: origin.clone(), opened: false });
         if stopping {
             running.input(now, Input::Stopping);
-            let (site, life) = (Site::Participant(index), self.participants[index].life);
+            let site = Site::Participant(index);
             let at = self.now + self.random.between(1_000, 50_000);
             self.agenda.plan(at, Event::Stopped(site, life));
         }
