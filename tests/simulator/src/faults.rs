@@ -24,7 +24,7 @@ macro_rules! faults {
 faults! {
     CoordinatorCrash, "coordinator killed";
     ParticipantCrash, "participant killed";
-    CrashAfterSync, "killed after a sync, before anything was said of it";
+    CrashAfterSync, "killed behind a sync, before a word of it";
     UnsyncedKept, "batch that was not synced kept by the disk";
     UnsyncedLost, "batch that was not synced lost";
     FailedSync, "sync failed";
