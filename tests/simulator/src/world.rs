@@ -24,7 +24,7 @@ use crate::oracle::{Oracle, Violation};
 use crate::participant::ParticipantProcess;
 use crate::random::Random;
 use crate::swarm::{Rates, Swarm};
-use crate::trace::{EventRef, ProcessId, Recorder, Role, SyncEnd};
+use crate::trace::{EventRef, ProcessId, Recorder, Role};
 
 /// More events than any run needs: one that goes on has lost its way.
 const EVENTS_MAX: u64 = 3_000_000;
@@ -69,8 +69,8 @@ pub struct World {
     pub(crate) oracle: Oracle,
     pub(crate) faults: Faults,
     pub(crate) recorder: Recorder,
-    /// The syncs that are drawn and run.
-    drawn_syncs: BTreeMap<Site, EventRef>,
+    /// Since when syncs run, for the diagram.
+    syncs: BTreeMap<Site, u64>,
     /// Requests that are drawn, whose transaction has no name yet.
     pub(crate) drawn_asks: BTreeMap<CallId, EventRef>,
     pub(crate) history: History,
@@ -145,7 +145,7 @@ impl World {
             oracle: Oracle::default(),
             faults: Faults::default(),
             recorder,
-            drawn_syncs: BTreeMap::new(),
+            syncs: BTreeMap::new(),
             drawn_asks: BTreeMap::new(),
             history: History::new(),
             requests: BTreeMap::new(),
@@ -415,7 +415,7 @@ impl World {
             return;
         }
         self.faults.add(fault);
-        self.draw_sync_end(site, SyncEnd::Cut);
+        self.draw_cut_sync(site);
         let draw = self.random.next();
         let written = self.random.one_in(2);
         let disk = self.disk(site).clone();

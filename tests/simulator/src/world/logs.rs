@@ -1,6 +1,6 @@
 //! The logs of the processes: when they are written and synced, what comes of it, and their timers.
 
-use handfast_journal::Flush;
+use handfast_journal::{Flush, JournalError, Turn};
 use handfast_runtime::driver::Machine;
 
 use super::World;
@@ -30,7 +30,7 @@ impl World {
             takes += self.random.between(20_000, 500_000);
         }
         self.set_syncing(site, true);
-        self.draw_sync(site, depth);
+        self.syncs.insert(site, self.now);
         self.agenda.plan(self.now + takes, Event::Sync(site, self.life(site)));
     }
 
@@ -78,7 +78,7 @@ impl World {
                 (written, running.log.depth(), running.idling)
             }
         };
-        self.draw_sync_end(site, if written.is_ok() { SyncEnd::Durable } else { SyncEnd::Failed });
+        self.draw_sync(site, flush, &written);
         match written {
             // The process ends and says nothing more.
             Err(error) => {
@@ -180,22 +180,34 @@ impl World {
         }
     }
 
-    fn draw_sync(&mut self, site: Site, depth: usize) {
+    /// Draws a sync that is over, unless there was nothing to write.
+    fn draw_sync(&mut self, site: Site, flush: Flush, written: &Result<Turn, JournalError>) {
         let (now, lane) = (self.now, self.lane(site));
-        let label = || match depth {
-            1 => "1 record".to_owned(),
-            count => format!("{count} records"),
+        let began = match flush {
+            Flush::WhenForced => self.syncs.remove(&site).unwrap_or(now),
+            Flush::Everything => now,
         };
-        let drawn = self.recorder.record(|trace| trace.sync_began(now, lane, None, label()));
-        if let Some(drawn) = drawn {
-            self.drawn_syncs.insert(site, drawn);
-        }
+        let (records, end) = match written {
+            Ok(Turn { mutations: 0, .. }) => return,
+            Ok(Turn { completed: 1, .. }) => ("1 record".to_owned(), SyncEnd::Durable),
+            Ok(turn) => (format!("{} records", turn.completed), SyncEnd::Durable),
+            Err(_) => (String::new(), SyncEnd::Failed),
+        };
+        self.recorder.record(|trace| {
+            let sync = trace.sync_began(began, lane, None, records);
+            trace.sync_ended(sync, now, end);
+        });
     }
 
-    pub(super) fn draw_sync_end(&mut self, site: Site, how: SyncEnd) {
-        let now = self.now;
-        if let Some(drawn) = self.drawn_syncs.remove(&site) {
-            self.recorder.record(|trace| trace.sync_ended(drawn, now, how));
+    /// Draws a sync that the end of its process has cut.
+    pub(super) fn draw_cut_sync(&mut self, site: Site) {
+        let (now, lane) = (self.now, self.lane(site));
+        let began = self.syncs.remove(&site);
+        if let Some(began) = began.filter(|_| self.has_forced(site)) {
+            self.recorder.record(|trace| {
+                let sync = trace.sync_began(began, lane, None, "");
+                trace.sync_ended(sync, now, SyncEnd::Cut);
+            });
         }
     }
 }
