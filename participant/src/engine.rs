@@ -182,8 +182,8 @@ impl Engine {
         self.shard.input(ShardInput::Core(input));
     }
 
-    pub(crate) fn answer(&self, origin: &Origin, id: TransactionId, outcome: Inquired) {
-        self.shard.input(ShardInput::Answer { epoch: origin.epoch, id, outcome });
+    pub(crate) fn inputs(&self, inputs: Vec<ShardInput>) {
+        self.shard.inputs(inputs);
     }
 
     async fn call(

@@ -12,11 +12,11 @@ use handfast_wire::convert;
 use handfast_wire::v1;
 use handfast_wire::v1::participant_service_server::ParticipantService;
 use handfast_wire::v1::peer_service_server::PeerService;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::engine::{Engine, Stopped};
 use crate::session;
+use crate::session_frames::SessionFrames;
 use crate::status;
 
 /// The engine, once it is ready, and until it stops.
@@ -182,7 +182,7 @@ impl ParticipantService for ParticipantApi {
         Ok(Response::new(v1::ListInDoubtResponse { branches }))
     }
 
-    type SessionStream = ReceiverStream<Result<v1::SessionResponse, Status>>;
+    type SessionStream = SessionFrames;
 
     async fn session(
         &self,
