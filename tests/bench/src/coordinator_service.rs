@@ -128,9 +128,7 @@ impl TransactionService for CoordinatorApi {
     ) -> Result<Response<v1::ExecuteTransactionResponse>, Status> {
         let (reply, outcome) = oneshot::channel();
         let mut batch = self.coordinator.batch();
-        batch
-            .execute(request.into_inner(), ReplyTo::Call(reply))
-            .map_err(|name| no_such(&name))?;
+        batch.execute(request.into_inner(), ReplyTo::Call(reply)).map_err(|name| no_such(&name))?;
         batch.flush();
         let outcome = Some(outcome.await.map_err(lost)?);
         Ok(Response::new(v1::ExecuteTransactionResponse { outcome }))

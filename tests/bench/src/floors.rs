@@ -97,8 +97,7 @@ pub async fn echo(folder: &Path, in_flight: usize, time: Duration) -> anyhow::Re
     let channel = served.connect().await?;
     let mut client = ParticipantServiceClient::new(channel);
     let (outbox, frames) = Outbox::new();
-    let frames =
-        frames.map(|messages| v1::SessionRequest { hello: None, messages, origin: None });
+    let frames = frames.map(|messages| v1::SessionRequest { hello: None, messages, origin: None });
     let mut incoming = client.session(frames).await?.into_inner();
     incoming.message().await?.context("no welcome")?;
     // The one thing that the skeleton's participant answers without a write.

@@ -70,7 +70,9 @@ impl Participant {
     pub fn open(name: String, folder: &Path) -> anyhow::Result<Self> {
         let log = Log::start(Rocks::open(folder)?, |done: Vec<Done>| {
             // One coordinator, one session: all of it goes to the same place, which is woken once.
-            let Some(session) = done.first().map(|first| Arc::clone(&first.session)) else { return };
+            let Some(session) = done.first().map(|first| Arc::clone(&first.session)) else {
+                return;
+            };
             session.push_all(done.into_iter().map(|done| done.message).collect());
         })?;
         Ok(Self { name, log })

@@ -118,9 +118,8 @@ impl KeyValueService for ParticipantApi {
         };
         self.coordinator.clone().enlist_branch(enlist).await?;
         let done = work.unwrap_or_default().operations.into_iter();
-        let results = done.map(|_| v1::KeyValueOperationResult {
-            value: Some(Bytes::from_static(&VALUE)),
-        });
+        let results =
+            done.map(|_| v1::KeyValueOperationResult { value: Some(Bytes::from_static(&VALUE)) });
         let result = v1::KeyValueResult { results: results.collect() };
         Ok(Response::new(v1::ApplyResponse { result: Some(result) }))
     }
