@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use handfast_commit_core::id::{ParticipantName, Slot, TransactionId};
 use handfast_commit_core::message::{FromParticipant, Vote};
-use handfast_commit_core::two_phase::participant::{Action, Input, ResourceCall, Via};
+use handfast_commit_core::two_phase::participant::{Action, Event, Input, ResourceCall, Via};
 use handfast_runtime::crash_point::{compiled_in, reached};
 use handfast_runtime::driver::Effects;
+use handfast_runtime::phases::Phases;
 use handfast_runtime::shard::ShardHandle;
 use handfast_wire::convert;
 use handfast_wire::v1;
@@ -38,6 +39,8 @@ pub(crate) struct ParticipantEffects {
     pub(crate) outgoing: Arc<Outgoing>,
     /// Calls of the resource that are running.
     pub(crate) calls: Arc<AtomicUsize>,
+    /// How long branches take until they are voted for.
+    pub(crate) phases: Arc<Phases>,
 }
 
 impl Effects<ShardAction> for ParticipantEffects {
@@ -84,7 +87,17 @@ impl Effects<ShardAction> for ParticipantEffects {
                     let _ = waiter.send(allowed);
                 }
             }
-            ShardAction::Core(Action::Note(event)) => observe::note(&self.participant, &event),
+            ShardAction::Core(Action::Note(event)) => {
+                match &event {
+                    Event::Prepared { id } => {
+                        self.phases.ended(*id, "sync");
+                        self.phases.forget(*id);
+                    }
+                    Event::Ended { id, .. } => self.phases.forget(*id),
+                    _ => {}
+                }
+                observe::note(&self.participant, &event);
+            }
         }
     }
 }
@@ -132,8 +145,18 @@ impl ParticipantEffects {
         }
         let running = Running::new(&self.calls);
         let shard = self.shard.clone();
+        let phases = match &call {
+            ResourceCall::Prepare { .. } => {
+                self.phases.begin(id);
+                Some(Arc::clone(&self.phases))
+            }
+            _ => None,
+        };
         self.runtime.spawn(async move {
             let result = resource_calls::call(resource, id, call).await;
+            if let Some(phases) = phases {
+                phases.ended(id, "work");
+            }
             shard.input(ShardInput::Core(Input::Resource { id, result }));
             drop(running);
         });

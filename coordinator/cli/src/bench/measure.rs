@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::bench::closed_loop;
 use crate::bench::open_loop::{self, Offered};
 use crate::bench::phases::{Seen, Split};
-use crate::bench::plan::{Case, Load};
+use crate::bench::plan::{Case, Load, Reply};
 use crate::bench::system::{System, Usage};
 use crate::bench::target::{Moment, Tally, Window};
 use crate::bench::workload::Transactions;
@@ -191,7 +191,7 @@ async fn once(case: &Case, system: &System, window: Window) -> Result<Numbers, S
             ran.map_err(|error| format!("no thread for the time: {error}"))?
         }
     };
-    let split = seen[1].split(&seen[0], tally.mean_us());
+    let split = seen[1].split(&seen[0], tally.mean_us(), case.reply == Reply::Applied);
     let used = used[1].since(used[0]);
     Ok(Numbers::new(case, &tally, used, split))
 }

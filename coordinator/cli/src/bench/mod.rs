@@ -20,6 +20,7 @@ mod phases;
 mod plan;
 mod plot;
 mod report;
+mod scale;
 mod svg;
 mod system;
 mod target;
@@ -35,6 +36,7 @@ use crate::bench::measure::Measured;
 use crate::bench::options::Bench;
 use crate::bench::plan::{ClientMode, ProtocolName};
 use crate::bench::report::Results;
+use crate::bench::scale::Scale;
 use crate::bench::system::{Kind, Programs, System};
 use crate::config::Settings;
 use crate::demo::interruption;
@@ -61,13 +63,20 @@ pub async fn run(options: &Bench, settings: &Settings, output: &mut Output) -> R
     }
     drop(systems);
     drop(folder);
-    let results = finished.map_err(Failure::Failed)?;
+    let finished = finished.map_err(Failure::Failed)?;
     if let Some(path) = &options.json {
-        let text = format!("{:#}\n", results.json());
+        let text = match &finished {
+            Finished::Cases(results) => format!("{:#}\n", results.json()),
+            Finished::Scale(scale) => format!("{:#}\n", scale.json()),
+        };
         std::fs::write(path, text).map_err(|error| {
             Failure::Failed(format!("{} cannot be written: {error}", path.display()))
         })?;
     }
+    let results = match finished {
+        Finished::Cases(results) => results,
+        Finished::Scale(scale) => return scale.write(output),
+    };
     results.write(output)?;
     if let Some(folder) = &options.plots {
         let written = plot::draw(&results, folder).map_err(Failure::Failed)?;
@@ -78,6 +87,12 @@ pub async fn run(options: &Bench, settings: &Settings, output: &mut Output) -> R
     Ok(())
 }
 
+/// What was measured.
+enum Finished {
+    Cases(Results),
+    Scale(Scale),
+}
+
 /// The whole of it. Systems and folder are left to the caller, who stops the ones and then removes the
 /// other, whatever happens.
 async fn perform(
@@ -86,7 +101,7 @@ async fn perform(
     folder: &mut Option<TempDir>,
     systems: &mut Vec<System>,
     bar: &ProgressBar,
-) -> Result<Results, String> {
+) -> Result<Finished, String> {
     let plan = options.plan();
     let mut results = Results {
         plan,
@@ -100,12 +115,15 @@ async fn perform(
             programs::find([COORDINATOR, PARTICIPANT, SKELETON])?;
         let programs = Programs { coordinator, participant, skeleton };
         let folder = folder.insert(temporary_folder()?);
+        if let Some(scale) = scale::run(options, &programs, folder.path(), systems, bar).await? {
+            return Ok(Finished::Scale(scale));
+        }
         measure_floors(&mut results, &programs.skeleton, folder.path(), bar).await?;
         let participants = results.plan.participants_max();
         for (kind, name) in [(Kind::Product, "product"), (Kind::Skeleton, "skeleton")] {
             bar.set_message(format!("starting the {name}"));
             let folder = folder.path().join(name);
-            systems.push(System::start(kind, &programs, &folder, participants).await?);
+            systems.push(System::start(kind, &programs, &folder, participants, &[]).await?);
         }
     } else {
         systems.push(System::running(&settings.coordinator.value).await?);
@@ -131,7 +149,7 @@ async fn perform(
             Measured::measure(*case, product, skeletons.first(), rounds, window, &progress).await?;
         results.measured.push(measured);
     }
-    Ok(results)
+    Ok(Finished::Cases(results))
 }
 
 fn temporary_folder() -> Result<TempDir, String> {

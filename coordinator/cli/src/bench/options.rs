@@ -236,7 +236,7 @@ mod tests {
             ("--rate 0", "from 0.1 to 1000000"),
             ("--rate NaN", "from 0.1 to 1000000"),
             ("--seconds 0", "from 0.01 to 86400"),
-            ("--warm-up -1", "--warm-up"),
+            ("--warm-up=-1", "from 0 to 3600"),
             ("--rounds 0", "--rounds"),
             ("--client-mode pigeon", "possible values: stream, unary"),
             ("--reply soon", "possible values: decided, applied"),

@@ -11,6 +11,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 const COORDINATOR: &str = "handfast_phase_seconds";
+/// From a call's arrival to its answer.
+const ANSWERED: &str = "handfast_commit_seconds";
 const PARTICIPANT: &str = "handfast_participant_phase_seconds";
 /// How long a page may take.
 const PAGE_WITHIN: Duration = Duration::from_secs(10);
@@ -20,7 +22,7 @@ const PAGE_WITHIN: Duration = Duration::from_secs(10);
 pub enum Part {
     /// Between client and coordinator, and in the client.
     ClientNetwork,
-    /// In the coordinator, before participants are asked.
+    /// In the coordinator, before participants are asked and before the client is answered.
     Queue,
     /// Between coordinator and participants: what is left of the wait for their votes.
     Network,
@@ -30,17 +32,20 @@ pub enum Part {
     ParticipantSync,
     /// At the coordinator, until the decision is durable.
     DecisionSync,
+    /// Until every participant has applied it, where the client waits for that.
+    Apply,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::ClientNetwork,
         Self::Queue,
         Self::Network,
         Self::Work,
         Self::ParticipantSync,
         Self::DecisionSync,
+        Self::Apply,
     ];
 
     /// For programs.
@@ -52,6 +57,7 @@ impl Part {
             Self::Work => "participant_work",
             Self::ParticipantSync => "participant_sync",
             Self::DecisionSync => "decision_sync",
+            Self::Apply => "apply",
         }
     }
 
@@ -64,6 +70,7 @@ impl Part {
             Self::Work => "participant's work",
             Self::ParticipantSync => "participant's sync",
             Self::DecisionSync => "decision's sync",
+            Self::Apply => "applying",
         }
     }
 }
@@ -98,7 +105,7 @@ impl Seen {
                 (_, Some(family)) => (family, false),
                 _ => continue,
             };
-            if ![COORDINATOR, PARTICIPANT].contains(&family) {
+            if ![COORDINATOR, PARTICIPANT, ANSWERED].contains(&family) {
                 continue;
             }
             let phase = labels.trim_end_matches('}').trim_start_matches("phase=").trim_matches('"');
@@ -117,18 +124,20 @@ impl Seen {
     }
 
     /// Splits a client's mean latency. `None` when the servers have not measured anything.
-    pub fn split(&self, before: &Self, latency_us: f64) -> Option<Split> {
+    pub fn split(&self, before: &Self, latency_us: f64, is_applied: bool) -> Option<Split> {
         let coordinator = |phase| self.mean_us(before, COORDINATOR, phase);
         let participant = |phase| self.mean_us(before, PARTICIPANT, phase);
-        let (queue, prepare) = (coordinator("queue").unwrap_or(0.0), coordinator("prepare")?);
-        let decide = coordinator("decide").unwrap_or(0.0);
-        let work = participant("work").unwrap_or(0.0);
-        let sync = participant("sync").unwrap_or(0.0);
+        let (prepare, decide) = (coordinator("prepare")?, coordinator("decide").unwrap_or(0.0));
+        let apply = if is_applied { coordinator("apply").unwrap_or(0.0) } else { 0.0 };
+        let phases = prepare + decide + apply;
+        let answered = self.mean_us(before, ANSWERED, "").unwrap_or(phases).min(latency_us);
+        let (work, sync) = (participant("work").unwrap_or(0.0), participant("sync").unwrap_or(0.0));
         // The slowest participant's vote is waited for, and these are means: the difference between the two
         // is counted with the network.
         let network = (prepare - work - sync).max(0.0);
-        let client = (latency_us - queue - prepare - decide).max(0.0);
-        Some([client, queue, network, work.min(prepare), sync.min(prepare), decide])
+        let queue = (answered - phases).max(0.0);
+        let client = latency_us - answered;
+        Some([client, queue, network, work.min(prepare), sync.min(prepare), decide, apply])
     }
 }
 
@@ -158,8 +167,8 @@ mod tests {
             handfast_phase_seconds_count{phase=\"prepare\"} 10\n"]);
         let coordinator = "handfast_phase_seconds_sum{phase=\"prepare\"} 5.1\n\
             handfast_phase_seconds_count{phase=\"prepare\"} 110\n\
-            handfast_phase_seconds_sum{phase=\"queue\"} 0.01\n\
-            handfast_phase_seconds_count{phase=\"queue\"} 100\n\
+            handfast_commit_seconds_sum 0.16\n\
+            handfast_commit_seconds_count 100\n\
             handfast_phase_seconds_sum{phase=\"decide\"} 0.05\n\
             handfast_phase_seconds_count{phase=\"decide\"} 100\n\
             handfast_phase_seconds_bucket{phase=\"decide\",le=\"+Inf\"} 100\n";
@@ -167,9 +176,10 @@ mod tests {
             handfast_participant_phase_seconds_count{phase=\"work\"} 50\n\
             handfast_participant_phase_seconds_sum{phase=\"sync\"} 0.02\n\
             handfast_participant_phase_seconds_count{phase=\"sync\"} 50\n";
-        let split = seen(&[coordinator, store, store]).split(&before, 2000.0).expect("measured");
-        // prepare 1000, queue 100, decide 500; participants: work 200, sync 400.
-        let expected = [400.0, 100.0, 400.0, 200.0, 400.0, 500.0];
+        let split =
+            seen(&[coordinator, store, store]).split(&before, 2000.0, false).expect("measured");
+        // prepare 1000, decide 500, answered after 1600; participants: work 200, sync 400.
+        let expected = [400.0, 100.0, 400.0, 200.0, 400.0, 500.0, 0.0];
         for ((part, mean), expected) in Part::ALL.iter().zip(split).zip(expected) {
             assert!((mean - expected).abs() < 0.01, "{part:?}: {mean}");
         }
@@ -178,9 +188,9 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_is_not_split() {
-        assert_eq!(seen(&[]).split(&seen(&[]), 100.0), None);
+        assert_eq!(seen(&[]).split(&seen(&[]), 100.0, true), None);
         let page = "handfast_phase_seconds_sum{phase=\"prepare\"} 5\n\
             handfast_phase_seconds_count{phase=\"prepare\"} 10\n";
-        assert_eq!(seen(&[page]).split(&seen(&[page]), 100.0), None, "nothing since");
+        assert_eq!(seen(&[page]).split(&seen(&[page]), 100.0, true), None, "nothing since");
     }
 }

@@ -248,7 +248,7 @@ fn time_split(results: &Results) -> String {
     let mut svg = Svg::new(1000.0, height);
     svg.text(20.0, 28.0, "text title", Anchor::Start, "Where a transaction's time goes (mean)");
     for (at, (part, colour)) in Part::ALL.into_iter().zip(COLOURS).enumerate() {
-        let (column, line) = (20.0 + (at % 3) as f64 * 220.0, 46.0 + (at / 3) as f64 * 20.0);
+        let (column, line) = (20.0 + (at % 4) as f64 * 220.0, 46.0 + (at / 4) as f64 * 20.0);
         svg.area(colour, (column, line), (14.0, 14.0), part.title());
         svg.text(column + 22.0, line + 12.0, "text", Anchor::Start, part.title());
     }

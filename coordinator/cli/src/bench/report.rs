@@ -151,8 +151,8 @@ impl Results {
         if !splits.is_empty() {
             output.line("")?;
             let parts = Part::ALL.map(|part| format!("{} µs", part.title()));
-            let [a, b, c, d, e, f] = parts.each_ref().map(String::as_str);
-            output.table(["where the time goes", a, b, c, d, e, f], splits)?;
+            let [a, b, c, d, e, f, g] = parts.each_ref().map(String::as_str);
+            output.table(["where the time goes", a, b, c, d, e, f, g], splits)?;
         }
         for protocol in &self.not_served {
             output.line(&format!("{}: not served by this coordinator", protocol.word()))?;
@@ -309,9 +309,9 @@ fn row(measured: &Measured) -> [String; 15] {
     ]
 }
 
-fn split_row(measured: &Measured) -> Option<[String; 7]> {
-    let [a, b, c, d, e, f] = measured.product.split_us?.map(|us| format!("{us:.0}"));
-    Some([name(measured), a, b, c, d, e, f])
+fn split_row(measured: &Measured) -> Option<[String; 8]> {
+    let [a, b, c, d, e, f, g] = measured.product.split_us?.map(|us| format!("{us:.0}"));
+    Some([name(measured), a, b, c, d, e, f, g])
 }
 
 #[cfg(test)]
@@ -335,7 +335,7 @@ pub mod tests {
                 client_cpu_us: 5.0,
                 coordinator_cpu_us: 10.0,
                 participants_cpu_us: 15.0,
-                split_us: Some([100.0, 20.0, 150.0, 30.0, 200.0, 180.0]),
+                split_us: Some([100.0, 20.0, 150.0, 30.0, 200.0, 180.0, 0.0]),
                 ..Numbers::default()
             }
         };

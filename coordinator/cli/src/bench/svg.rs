@@ -5,7 +5,8 @@
 use std::fmt::{Display, Write};
 
 /// Colours of series, in order.
-pub const COLOURS: [&str; 6] = ["#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#a855f7", "#64748b"];
+pub const COLOURS: [&str; 7] =
+    ["#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#a855f7", "#64748b", "#14b8a6"];
 
 const STYLE: &str = "\
     .paper { fill: #ffffff } .text { fill: #1f2937 } .faint { fill: #6b7280 }\n\
@@ -183,7 +184,7 @@ pub mod tests {
         svg.area(COLOURS[1], (0.0, 0.0), (5.0, 5.0), "x < y");
         svg.line("axis", (0.0, 0.0), (1.0, 1.0));
         let text = svg.finish();
-        assert_eq!(check_xml(&text), Ok(12), "{text}");
+        assert_eq!(check_xml(&text), Ok(11), "{text}");
         assert!(text.contains("a &lt; b &amp; &quot;c&quot; &gt; ?d"));
     }
 

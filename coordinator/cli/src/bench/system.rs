@@ -87,7 +87,8 @@ fn launch(name: &'static str, program: &Path, folder: &Path, arguments: &[&str])
 }
 
 impl System {
-    /// Starts one with so many participants, and waits until they are connected.
+    /// Starts one with so many participants, and waits until they are connected. The product's coordinator
+    /// gets these flags as well.
     ///
     /// # Errors
     /// A sentence that says who did not start, and the end of its log.
@@ -96,6 +97,7 @@ impl System {
         programs: &Programs,
         folder: &Path,
         participants: usize,
+        coordinator_flags: &[String],
     ) -> Result<Self, String> {
         std::fs::create_dir_all(folder)
             .map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
@@ -111,7 +113,9 @@ impl System {
         match kind {
             Kind::Product => {
                 let metrics = ["--metrics-listen", "127.0.0.1:0"];
-                let own = ["--listen", &address, metrics[0], metrics[1]];
+                let flags = coordinator_flags.iter().map(String::as_str);
+                let own: Vec<_> =
+                    ["--listen", &address].into_iter().chain(metrics).chain(flags).collect();
                 system.run(launch("coordinator", &programs.coordinator, folder, &own))?;
                 for name in stores {
                     let own = ["key-value", "--name", name, "--listen", "127.0.0.1:0"];
@@ -248,11 +252,6 @@ impl System {
     /// The names of its participants.
     pub fn stores(&self) -> &[String] {
         &self.stores
-    }
-
-    /// The coordinator's process, when it was started here.
-    pub fn coordinator(&mut self) -> Option<&mut Process> {
-        self.processes.first_mut()
     }
 
     /// The process of a participant.
