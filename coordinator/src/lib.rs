@@ -5,14 +5,16 @@
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`engine`], [`queries`] | the coordinator without its network |
+//! | [`engine`], [`requests`], [`queries`] | the coordinator without its network |
 //! | [`shard`] | one thread's share of the transactions |
 //! | [`effects`], [`links`] | what the shards want done, and the queues to the participants |
 //! | [`recovery`], [`store`] | the start, and what is in the log |
 //! | [`transaction_service`], [`coordinator_service`] | what clients and participants call |
+//! | `calls` | what the calls of clients mean, whichever way they come |
 //!
 //! The rules of the protocol are not here: they are in `handfast_commit_core`.
 
+mod calls;
 pub mod config;
 pub mod coordinator_service;
 pub mod effects;
@@ -23,6 +25,8 @@ pub mod participant_registry;
 pub mod queries;
 pub mod ready;
 pub mod recovery;
+pub mod reply_to;
+pub mod requests;
 pub mod server;
 pub mod settings;
 pub mod shard;
