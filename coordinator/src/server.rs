@@ -23,6 +23,7 @@ use crate::engine::Engine;
 use crate::ready::Ready;
 use crate::recovery::StartError;
 use crate::transaction_service::TransactionApi;
+use crate::view::ANSWER_BYTES_MAX;
 
 /// Most bytes of one request: all branches together.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
@@ -98,7 +99,7 @@ pub async fn serve(
         .map_err(|error| internal(&error))?;
     let transactions = TransactionServiceServer::new(TransactionApi::new(ready.clone()))
         .max_decoding_message_size(REQUEST_BYTES_MAX)
-        .max_encoding_message_size(REQUEST_BYTES_MAX);
+        .max_encoding_message_size(ANSWER_BYTES_MAX);
     let participants = CoordinatorServiceServer::new(CoordinatorApi::new(ready.clone()));
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
     // The builder's own setting does not reach connections that it has not accepted itself; without it

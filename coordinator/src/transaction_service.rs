@@ -11,6 +11,7 @@ use handfast_commit_core::two_phase::coordinator::TransactionView;
 use handfast_runtime::clock::wall_ms;
 use handfast_wire::v1;
 use handfast_wire::v1::transaction_service_server::TransactionService;
+use prost::Message;
 use tokio_stream::Stream;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -20,7 +21,11 @@ use crate::calls::{self, AbortRequest};
 use crate::engine::Engine;
 use crate::ready::Ready;
 use crate::status::{self, StatusOf};
-use crate::view;
+use crate::view::{self, ANSWER_BYTES_MAX};
+
+/// What is in a page besides its transactions, at most, and around each of them.
+const PAGE_ENVELOPE_BYTES: usize = 128;
+const ITEM_ENVELOPE_BYTES: usize = 8;
 
 /// Serves transactions once the engine is there.
 #[derive(Debug, Clone)]
@@ -158,8 +163,9 @@ impl TransactionService for TransactionApi {
         for end in ended {
             all.entry(end.id).or_insert_with(|| view::ended(&end));
         }
-        let more = all.len() > size;
-        let page: Vec<_> = all.into_iter().take(size).collect();
+        let count = all.len();
+        let page = page(all, size, ANSWER_BYTES_MAX - PAGE_ENVELOPE_BYTES);
+        let more = page.len() < count;
         let next_page_token = match page.last() {
             Some((id, _)) if more => id.to_string(),
             _ => String::new(),
@@ -201,6 +207,24 @@ impl TransactionService for TransactionApi {
         });
         Ok(Response::new(Box::pin(stream)))
     }
+}
+
+/// The first transactions, at most so many, and at most so many bytes of them; one at least.
+fn page(
+    all: BTreeMap<TransactionId, v1::Transaction>,
+    size: usize,
+    bytes_max: usize,
+) -> Vec<(TransactionId, v1::Transaction)> {
+    let mut bytes = 0;
+    let mut page = Vec::with_capacity(all.len().min(size));
+    for (id, transaction) in all.into_iter().take(size) {
+        bytes += transaction.encoded_len() + ITEM_ENVELOPE_BYTES;
+        if bytes > bytes_max && !page.is_empty() {
+            break;
+        }
+        page.push((id, transaction));
+    }
+    page
 }
 
 /// A page size as asked for, with its default and its limits.
@@ -262,5 +286,27 @@ impl Filter {
             && self.participant.as_ref().is_none_or(|name| {
                 transaction.branches.iter().any(|branch| branch.participant == name.as_str())
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_ends_where_an_answer_is_full() {
+        let all = |count: u64| -> BTreeMap<_, _> {
+            let id = |n| format!("0000-02-0000000001-{n:016x}");
+            let transaction =
+                |n| v1::Transaction { transaction_id: id(n), ..v1::Transaction::default() };
+            (0..count).map(|n| (id(n).parse().expect("an id"), transaction(n))).collect()
+        };
+        let each = all(1).values().map(Message::encoded_len).sum::<usize>() + ITEM_ENVELOPE_BYTES;
+        assert_eq!(page(all(5), 3, usize::MAX).len(), 3);
+        assert_eq!(page(all(5), 9, usize::MAX).len(), 5);
+        assert_eq!(page(all(5), 9, 2 * each).len(), 2);
+        assert_eq!(page(all(5), 9, 3 * each - 1).len(), 2);
+        assert_eq!(page(all(5), 9, 0).len(), 1, "a list goes on whatever its items are like");
+        assert_eq!(page(all(0), 9, 0).len(), 0);
     }
 }
