@@ -10,10 +10,11 @@
 //! | [`effects`], [`links`] | what the shards want done, and the queues to the participants |
 //! | [`recovery`], [`store`] | the start, and what is in the log |
 //! | [`transaction_service`], [`coordinator_service`] | what clients and participants call |
-//! | `calls` | what the calls of clients mean, whichever way they come |
+//! | `calls`, `call_stream`, `outbox` | what the calls of clients mean, and those that share a stream |
 //!
 //! The rules of the protocol are not here: they are in `handfast_commit_core`.
 
+mod call_stream;
 mod calls;
 pub mod config;
 pub mod coordinator_service;
@@ -21,6 +22,7 @@ pub mod effects;
 pub mod engine;
 mod link_task;
 pub mod links;
+mod outbox;
 pub mod participant_registry;
 pub mod queries;
 pub mod ready;

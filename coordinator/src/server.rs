@@ -97,7 +97,8 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|error| internal(&error))?;
-    let transactions = TransactionServiceServer::new(TransactionApi::new(ready.clone()))
+    let api = TransactionApi::new(ready.clone());
+    let transactions = TransactionServiceServer::new(api.clone())
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(ANSWER_BYTES_MAX);
     let participants = CoordinatorServiceServer::new(CoordinatorApi::new(ready.clone()));
@@ -149,6 +150,7 @@ pub async fn serve(
         tokio::time::sleep(Duration::from_millis(20)).await;
         left = engine.phases().await.unwrap_or_default();
     }
+    api.close_streams();
     let _ = close.send(());
     // Idle connections may stay open as long as their clients like.
     if tokio::time::timeout(CLOSE_FOR, &mut server).await.is_err() {

@@ -12,11 +12,14 @@ use handfast_runtime::clock::wall_ms;
 use handfast_wire::v1;
 use handfast_wire::v1::transaction_service_server::TransactionService;
 use prost::Message;
+use tokio::sync::watch;
 use tokio_stream::Stream;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
+use crate::call_stream;
+pub use crate::call_stream::AnswerStream;
 use crate::calls::{self, AbortRequest};
 use crate::engine::Engine;
 use crate::ready::Ready;
@@ -31,13 +34,35 @@ const ITEM_ENVELOPE_BYTES: usize = 8;
 #[derive(Debug, Clone)]
 pub struct TransactionApi {
     ready: Ready,
+    closing: Arc<watch::Sender<bool>>,
 }
 
 impl TransactionApi {
     /// Before the engine has read its log, calls are answered with UNAVAILABLE.
     #[must_use]
     pub fn new(ready: Ready) -> Self {
-        Self { ready }
+        Self { ready, closing: Arc::default() }
+    }
+
+    /// Ends the streams of calls: what is in flight is still answered, and no call is read any more.
+    pub fn close_streams(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// What [`stream_transactions`](TransactionService::stream_transactions) does, for frames from anywhere.
+    ///
+    /// # Errors
+    /// When it is too early or too late for it.
+    pub fn open_stream(
+        &self,
+        frames: impl Stream<Item = Result<v1::StreamTransactionsRequest, Status>> + Send + 'static,
+    ) -> Result<AnswerStream, Status> {
+        let engine = Arc::clone(self.engine()?);
+        let closing = self.closing.subscribe();
+        if *closing.borrow() {
+            return Err(status::draining());
+        }
+        Ok(call_stream::open(engine, frames, closing))
     }
 
     fn engine(&self) -> Result<&Arc<Engine>, Status> {
@@ -206,6 +231,15 @@ impl TransactionService for TransactionApi {
             }
         });
         Ok(Response::new(Box::pin(stream)))
+    }
+
+    type StreamTransactionsStream = AnswerStream;
+
+    async fn stream_transactions(
+        &self,
+        request: Request<Streaming<v1::StreamTransactionsRequest>>,
+    ) -> Result<Response<AnswerStream>, Status> {
+        Ok(Response::new(self.open_stream(request.into_inner())?))
     }
 }
 
