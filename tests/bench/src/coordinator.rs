@@ -16,6 +16,7 @@ use bytes::Bytes;
 use handfast_wire::v1;
 use handfast_wire::v1::coordinator_message::Message;
 use handfast_wire::v1::participant_message::Message as Answer;
+use handfast_wire::v1::transaction_answer::Answer as To;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::log::{Entry, Log, Rocks};
@@ -29,13 +30,26 @@ const DECISION: [u8; 160] = [b'd'; 160];
 pub enum ReplyTo {
     /// A unary call.
     Call(oneshot::Sender<v1::Outcome>),
+    /// A call of a stream.
+    Stream { answers: Answers, call_id: u64, is_commit: bool },
 }
+
+/// What waits to be sent over a client's stream.
+pub type Answers = Arc<Outbox<v1::TransactionAnswer>>;
 
 impl ReplyTo {
     fn send(self, outcome: v1::Outcome) {
         match self {
             // Whoever has gone away is not answered.
             Self::Call(caller) => drop(caller.send(outcome)),
+            Self::Stream { answers, call_id, is_commit } => {
+                let outcome = Some(outcome);
+                let answer = match is_commit {
+                    false => To::Execute(v1::ExecuteTransactionResponse { outcome }),
+                    true => To::Commit(v1::CommitTransactionResponse { outcome }),
+                };
+                answers.push(v1::TransactionAnswer { call_id, answer: Some(answer) });
+            }
         }
     }
 }

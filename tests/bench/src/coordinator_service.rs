@@ -8,13 +8,15 @@ use anyhow::Context;
 use handfast_wire::v1;
 use handfast_wire::v1::coordinator_service_server::CoordinatorService;
 use handfast_wire::v1::participant_service_client::ParticipantServiceClient;
+use handfast_wire::v1::transaction_answer::Answer;
+use handfast_wire::v1::transaction_call::Request as Call;
 use handfast_wire::v1::transaction_service_server::TransactionService;
 use tokio::sync::oneshot;
 use tokio_stream::{Stream, StreamExt};
 use tonic::transport::Endpoint;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use crate::coordinator::{Coordinator, Link, ReplyTo, origin};
+use crate::coordinator::{Answers, Batch, Coordinator, Link, ReplyTo, origin};
 use crate::outbox::{Frames, Outbox};
 
 /// What a participant may send in one frame, as in the product.
@@ -116,11 +118,68 @@ fn no_such(what: &str) -> Status {
     Status::not_found(format!("the skeleton knows no {what}"))
 }
 
+/// One call of a stream. One that is answered at once has its answer here.
+fn call(
+    batch: &mut Batch<'_>,
+    coordinator: &Coordinator,
+    answers: &Answers,
+    call: v1::TransactionCall,
+) -> Option<Answer> {
+    let v1::TransactionCall { call_id, request, .. } = call;
+    let reply = |is_commit| ReplyTo::Stream { answers: Arc::clone(answers), call_id, is_commit };
+    let failed = |what: &str| {
+        let (code, message) = (tonic::Code::NotFound.into(), no_such(what).message().to_owned());
+        Some(Answer::Status(tonic_types::pb::Status { code, message, details: Vec::new() }))
+    };
+    match request {
+        Some(Call::Execute(request)) => match batch.execute(request, reply(false)) {
+            Ok(()) => None,
+            Err(name) => failed(&name),
+        },
+        Some(Call::Begin(_)) => Some(Answer::Begin(begun(coordinator))),
+        Some(Call::Commit(request)) => match batch.commit(&request, reply(true)) {
+            true => None,
+            false => failed(&request.transaction_id),
+        },
+        Some(Call::Abort(request)) => {
+            let outcome = Some(batch.abort(&request.transaction_id));
+            Some(Answer::Abort(v1::AbortTransactionResponse { outcome }))
+        }
+        Some(Call::Get(_)) | None => failed("such call"),
+    }
+}
+
+type AnswerFrames =
+    Pin<Box<dyn Stream<Item = Result<v1::StreamTransactionsResponse, Status>> + Send>>;
 type Events = Pin<Box<dyn Stream<Item = Result<v1::WatchTransactionResponse, Status>> + Send>>;
 
 #[tonic::async_trait]
 impl TransactionService for CoordinatorApi {
     type WatchTransactionStream = Events;
+    type StreamTransactionsStream = AnswerFrames;
+
+    async fn stream_transactions(
+        &self,
+        request: Request<Streaming<v1::StreamTransactionsRequest>>,
+    ) -> Result<Response<AnswerFrames>, Status> {
+        let mut incoming = request.into_inner();
+        let (answers, frames) = Outbox::new();
+        let coordinator = Arc::clone(&self.coordinator);
+        tokio::spawn(async move {
+            while let Ok(Some(frame)) = incoming.message().await {
+                let mut batch = coordinator.batch();
+                for one in frame.calls {
+                    let call_id = one.call_id;
+                    if let Some(answer) = call(&mut batch, &coordinator, &answers, one) {
+                        answers.push(v1::TransactionAnswer { call_id, answer: Some(answer) });
+                    }
+                }
+                batch.flush();
+            }
+        });
+        let frames = frames.map(|answers| Ok(v1::StreamTransactionsResponse { answers }));
+        Ok(Response::new(Box::pin(frames)))
+    }
 
     async fn execute_transaction(
         &self,
