@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use handfast_commit_core::id::{ParticipantName, Slot, TransactionId};
 use handfast_commit_core::message::{FromParticipant, Vote};
-use handfast_commit_core::two_phase::participant::{Action, Event, Input, ResourceCall, Via};
+use handfast_commit_core::two_phase::participant::{
+    Action, Ending, Event, Input, ResourceCall, Via,
+};
 use handfast_runtime::crash_point::{compiled_in, reached};
 use handfast_runtime::driver::Effects;
 use handfast_runtime::phases::Phases;
@@ -89,7 +91,9 @@ impl Effects<ShardAction> for ParticipantEffects {
             }
             ShardAction::Core(Action::Note(event)) => {
                 match &event {
-                    Event::Prepared { id } => {
+                    // Noted behind the record that the vote waits for, as the vote is.
+                    Event::Prepared { id }
+                    | Event::Ended { id, ending: Ending::Committed, was_prepared: false } => {
                         self.phases.ended(*id, "sync");
                         self.phases.forget(*id);
                     }

@@ -79,8 +79,10 @@ impl Transactions {
         }
     }
 
-    fn work(&self, key: String, at: usize, number: u64) -> Work {
+    fn work(&self, key: String, at: usize, caller: usize, number: u64) -> Work {
         let work = Work::new();
+        // So that callers in step with each other do not all do the rare thing at once.
+        let number = number.wrapping_add(caller as u64);
         let is_last = at + 1 == self.participants.len();
         match self.workload {
             Workload::Aborts if is_last && number % ABORT_EVERY == ABORT_EVERY - 1 => {
@@ -106,7 +108,8 @@ impl Transactions {
         let key = self.key(caller, number);
         let mut request = Request::new().reply_time(self.reply).options(self.options());
         for (at, participant) in self.participants.iter().enumerate() {
-            request = request.branch(participant.as_str(), self.work(key.clone(), at, number));
+            request =
+                request.branch(participant.as_str(), self.work(key.clone(), at, caller, number));
         }
         self.client.execute(request).await
     }
@@ -115,7 +118,7 @@ impl Transactions {
         let key = self.key(caller, number);
         let transaction = self.client.begin(self.options()).await?;
         for (at, participant) in self.participants.iter().enumerate() {
-            let work = self.work(key.clone(), at, number);
+            let work = self.work(key.clone(), at, caller, number);
             transaction.key_value(participant.as_str()).apply(work).await?;
         }
         let options = CommitOptions { reply_time: self.reply, ..CommitOptions::default() };
@@ -158,7 +161,7 @@ mod tests {
     fn count(workload: Workload, is: impl Fn(&Operation) -> bool) -> usize {
         let transactions = transactions(workload);
         let numbers = 0..10;
-        let works = numbers.map(|number| transactions.work("key".into(), 1, number).message());
+        let works = numbers.map(|number| transactions.work("key".into(), 1, 7, number).message());
         let mut last = works.filter_map(|work| work.operations.into_iter().next_back()?.operation);
         last.by_ref().filter(is).count()
     }

@@ -45,6 +45,7 @@ pub async fn run(count: u64, system: &mut System, stage: &Stage<'_>) -> Result<S
     let began = Instant::now();
     fill(count, system, crowd.names(), stage).await?;
     scale.note("filling_seconds", began.elapsed().as_secs_f64());
+    scale.note("undelivered", undelivered(system).await?);
     scale.bytes("coordinator_bytes", system);
 
     let during = stage.throughput(system, &stores).await?;
@@ -61,11 +62,20 @@ pub async fn run(count: u64, system: &mut System, stage: &Stage<'_>) -> Result<S
         sleep(POLL).await;
     }
     scale.note("restart_until_first_commit_seconds", began.elapsed().as_secs_f64());
+    scale.note("undelivered_after_restart", undelivered(system).await?);
     scale.bytes("coordinator_bytes_restarted", system);
     let again = stage.throughput(system, &stores).await?;
     scale.note("transactions_per_second_restarted", again);
     scale.note("ratio_to_before_restarted", again / before);
     Ok(scale)
+}
+
+/// Decisions that the coordinator keeps for somebody, one for each branch: so many are really in doubt.
+async fn undelivered(system: &System) -> Result<f64, String> {
+    let listed = system.client(ClientMode::Unary)?.participants().await;
+    let listed = listed.map_err(|error| error.to_string())?;
+    let silent = listed.iter().filter(|found| !system.stores().contains(&found.participant));
+    Ok(silent.map(|found| found.undelivered).sum::<u64>() as f64)
 }
 
 /// Commits so many transactions over these participants.

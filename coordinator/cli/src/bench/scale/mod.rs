@@ -37,11 +37,12 @@ pub struct Scale {
     findings: Vec<(&'static str, Finding)>,
 }
 
-/// A number or several.
+/// A number, or several, or a sentence.
 #[derive(Debug, Clone, PartialEq)]
 enum Finding {
     One(f64),
     Series(Vec<f64>),
+    Text(String),
 }
 
 impl Scale {
@@ -58,6 +59,10 @@ impl Scale {
         self.findings.push((name, Finding::Series(values)));
     }
 
+    fn note_text(&mut self, name: &'static str, text: Option<&str>) {
+        self.findings.extend(text.map(|text| (name, Finding::Text(text.to_owned()))));
+    }
+
     fn bytes(&mut self, name: &'static str, system: &System) {
         self.note(name, system.coordinator_bytes().unwrap_or_default() as f64);
     }
@@ -71,6 +76,7 @@ impl Scale {
             let finding = match finding {
                 Finding::One(number) => value(*number),
                 Finding::Series(numbers) => numbers.iter().copied().map(value).collect(),
+                Finding::Text(text) => text.as_str().into(),
             };
             fields.insert((*name).to_owned(), finding);
         }
@@ -90,6 +96,7 @@ impl Scale {
             Finding::Series(numbers) => {
                 numbers.iter().copied().map(shown).collect::<Vec<_>>().join(" ")
             }
+            Finding::Text(text) => crate::output::shown(text),
         };
         let rows = self.findings.iter();
         let rows = rows.map(|(name, finding)| [name.replace('_', " "), told(finding)]).collect();

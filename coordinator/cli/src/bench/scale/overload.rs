@@ -60,6 +60,7 @@ pub async fn run(factor: f64, system: &mut System, stage: &Stage<'_>) -> Result<
     scale.note("aborted_per_second", loaded.rate(loaded.aborted));
     scale.note("refused", loaded.refused as f64);
     scale.note("failed", loaded.failed as f64);
+    scale.note_text("first_failure", loaded.failure.as_deref());
     scale.note("unanswered", loaded.unanswered as f64);
     // Of those that were answered, from where they were due.
     scale.note("p50_ms", loaded.percentile_ms(50.0));
