@@ -235,7 +235,8 @@ fn number(number: f64) -> String {
     }
 }
 
-/// A stacked bar for each case, as long as its mean latency.
+/// A stacked bar for each case: all are equally long, as the parts are the subject and the latencies differ by
+/// factors of hundreds.
 fn time_split(results: &Results) -> String {
     let bars: Vec<_> = results
         .measured
@@ -246,13 +247,18 @@ fn time_split(results: &Results) -> String {
     let left = 330.0;
     let height = 130.0 + bars.len().max(1) as f64 * (BAR + 12.0);
     let mut svg = Svg::new(1000.0, height);
-    svg.text(20.0, 28.0, "text title", Anchor::Start, "Where a transaction's time goes (mean)");
+    svg.text(
+        20.0,
+        28.0,
+        "text title",
+        Anchor::Start,
+        "Where a transaction's time goes (parts of the mean latency)",
+    );
     for (at, (part, colour)) in Part::ALL.into_iter().zip(COLOURS).enumerate() {
         let (column, line) = (20.0 + (at % 4) as f64 * 220.0, 46.0 + (at / 4) as f64 * 20.0);
         svg.area(colour, (column, line), (14.0, 14.0), part.title());
         svg.text(column + 22.0, line + 12.0, "text", Anchor::Start, part.title());
     }
-    let longest = bars.iter().map(|(_, split)| split.iter().sum::<f64>()).fold(1.0, f64::max);
     let width = 1000.0 - left - 90.0;
     for (at, (measured, split)) in bars.iter().enumerate() {
         let y = 100.0 + at as f64 * (BAR + 12.0);
@@ -266,14 +272,15 @@ fn time_split(results: &Results) -> String {
             load(case.load)
         );
         svg.text(left - 10.0, y + BAR * 0.65, "text", Anchor::End, label);
+        let sum_us = split.iter().sum::<f64>();
         let mut x = left;
         for ((part, us), colour) in Part::ALL.into_iter().zip(split).zip(COLOURS) {
-            let length = us / longest * width;
+            let length = us / sum_us.max(1.0) * width;
             svg.area(colour, (x, y), (length, BAR), &format!("{}: {us:.0} µs", part.title()));
             x += length;
         }
-        let sum_ms = split.iter().sum::<f64>() / 1000.0;
-        svg.text(x + 8.0, y + BAR * 0.65, "faint", Anchor::Start, format!("{sum_ms:.2} ms"));
+        let sum = format!("{:.2} ms", sum_us / 1000.0);
+        svg.text(x + 8.0, y + BAR * 0.65, "faint", Anchor::Start, sum);
     }
     if bars.is_empty() {
         svg.text(20.0, 120.0, "faint", Anchor::Start, "the servers have measured nothing");

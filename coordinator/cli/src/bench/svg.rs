@@ -6,7 +6,7 @@ use std::fmt::{Display, Write};
 
 /// Colours of series, in order.
 pub const COLOURS: [&str; 7] =
-    ["#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#a855f7", "#64748b", "#14b8a6"];
+    ["#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#a855f7", "#64748b", "#ec4899"];
 
 const STYLE: &str = "\
     .paper { fill: #ffffff } .text { fill: #1f2937 } .faint { fill: #6b7280 }\n\
