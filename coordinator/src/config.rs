@@ -22,6 +22,11 @@ pub struct CoordinatorConfig {
     pub undelivered_max: usize,
     /// Most messages in the queue to one participant.
     pub link_queue_max: usize,
+    /// Most calls in flight on one client's stream; more are refused with RESOURCE_EXHAUSTED.
+    pub stream_calls_max: usize,
+    /// Most bytes of results that are kept for a stream whose client does not read; what comes in addition is
+    /// left out of its answer.
+    pub stream_bytes_max: usize,
     /// How long a transaction may stay undecided, unless its client says otherwise.
     pub timeout: Duration,
     /// The longest that a client may ask for.
@@ -41,6 +46,8 @@ impl Default for CoordinatorConfig {
             in_flight_bytes_max: 1 << 30,
             undelivered_max: 2_000_000,
             link_queue_max: 10_000,
+            stream_calls_max: 100_000,
+            stream_bytes_max: 256 << 20,
             timeout: Duration::from_secs(30),
             timeout_max: Duration::from_secs(3600),
             outcome_retention: Duration::from_secs(24 * 3600),

@@ -10,6 +10,7 @@ use handfast_commit_core::message::ToParticipant;
 use handfast_commit_core::two_phase::coordinator::{Action, Event, Input};
 use handfast_runtime::crash_point::reached;
 use handfast_runtime::driver::Effects;
+use handfast_runtime::phases::Phases;
 use handfast_runtime::shard::ShardHandle;
 
 use crate::links::Links;
@@ -97,7 +98,10 @@ impl Effects<ShardAction> for CoordinatorEffects {
                     shards.of(id).input(input);
                 }
             }
-            ShardAction::Core(Action::Note(event)) => note(&event),
+            ShardAction::Core(Action::Note(event)) => {
+                measure(self.links.phases(), &event);
+                note(&event);
+            }
             ShardAction::Watched(watchers, watched) => {
                 for watcher in watchers {
                     let _ = watcher.send(watched.clone());
@@ -139,6 +143,24 @@ fn point(message: &ToParticipant) -> (&'static str, &'static str) {
         ToParticipant::Answer { .. } => {
             ("coordinator.before-answer-sent", "coordinator.after-answer-sent")
         }
+    }
+}
+
+/// Waiting for the votes, until the last of them has arrived; then for the decision to be durable; then for
+/// the acknowledgements.
+fn measure(phases: &Phases, event: &Event) {
+    match event {
+        Event::Preparing { id } => phases.begin(*id),
+        Event::Decided { id } => {
+            phases.ended_at_mark(*id, "prepare");
+            phases.ended(*id, "decide");
+        }
+        Event::Ended { id } => {
+            phases.ended(*id, "apply");
+            phases.forget(*id);
+        }
+        Event::Aborted { id, .. } => phases.forget(*id),
+        _ => {}
     }
 }
 

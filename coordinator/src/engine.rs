@@ -1,20 +1,16 @@
 //! The coordinator without its network: what the services call, and what an application embeds.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use bytes::Bytes;
-use handfast_commit_core::id::{Incarnation, ParticipantName, RequestId, TransactionId};
+use handfast_commit_core::id::{Incarnation, ParticipantName, TransactionId};
 use handfast_commit_core::mutants::{Mutant, mutant};
-use handfast_commit_core::record::Request;
-use handfast_commit_core::step::Time;
 use handfast_commit_core::two_phase::Coordinator;
 use handfast_commit_core::two_phase::coordinator::{
-    Config, Identity, Input, Inquiry, Reply, ReplyTime, Terms, TransactionView, Waiter,
+    Config, Identity, Input, Inquiry, Reply, TransactionView,
 };
 use handfast_journal::{
     Journal, JournalError, JournalOptions, Kind, LogHandle, LogWriter, Mutation, RocksJournal,
@@ -32,7 +28,9 @@ use crate::effects::{CoordinatorEffects, Shards};
 use crate::links::{LinkContext, Links};
 use crate::participant_registry::{ParticipantRegistry, Registration};
 use crate::recovery::{Recovered, StartError, recover};
-use crate::shard::{CoordinatorShard, ReplyTo, SHARDS_MAX, Sequences, ShardAction, ShardInput};
+use crate::reply_to::ReplyTo;
+use crate::requests::permits;
+use crate::shard::{CoordinatorShard, SHARDS_MAX, Sequences, ShardAction, ShardInput};
 use crate::store::{Store, StoreError};
 
 /// Submissions that may wait for the log; more work is refused until it has caught up.
@@ -45,14 +43,14 @@ type Log = LogHandle<Gated<ShardAction, CoordinatorEffects>>;
 pub struct Engine {
     config: CoordinatorConfig,
     pub(crate) identity: Identity,
-    clock: Clock,
+    pub(crate) clock: Clock,
     pub(crate) store: Store,
     registry: ParticipantRegistry,
     pub(crate) links: Arc<Links>,
     pub(crate) shards: Shards,
     log: Log,
     effects: CoordinatorEffects,
-    memory: Arc<Semaphore>,
+    pub(crate) memory: Arc<Semaphore>,
     draining: AtomicBool,
     threads: std::sync::Mutex<Vec<JoinHandle<()>>>,
 }
@@ -98,21 +96,6 @@ pub enum EngineError {
     /// The log cannot be read.
     #[error("the log cannot be read: {0}")]
     Store(#[from] StoreError),
-}
-
-/// A whole transaction in one request.
-#[derive(Debug)]
-pub struct ExecuteRequest {
-    /// Who does what.
-    pub branches: BTreeMap<ParticipantName, Bytes>,
-    /// What it may cost.
-    pub terms: Terms,
-    /// The client's name for it.
-    pub request_id: Option<RequestId>,
-    /// When it is answered.
-    pub reply_time: ReplyTime,
-    /// How long the caller waits.
-    pub patience: Duration,
 }
 
 struct Observer;
@@ -295,15 +278,8 @@ impl Engine {
         self.links.context().origin(self.shards.sequences().lowest_live())
     }
 
-    fn waiter(&self, to: ReplyTo, reply_time: ReplyTime, patience: Duration) -> Waiter<ReplyTo> {
-        Waiter { to, reply_time, until: self.after(patience) }
-    }
-
-    fn after(&self, patience: Duration) -> Time {
-        self.clock.time().plus(u64::try_from(patience.as_micros()).unwrap_or(u64::MAX))
-    }
-
-    fn admit(&self) -> Result<(), EngineError> {
+    /// Lets new work in, or says why not.
+    pub(crate) fn admit(&self) -> Result<(), EngineError> {
         if self.draining.load(Ordering::Relaxed) {
             Err(EngineError::Draining)
         } else if self.log.depth() > LOG_DEPTH_MAX {
@@ -311,85 +287,6 @@ impl Engine {
         } else {
             Ok(())
         }
-    }
-
-    // ---- transactions ---------------------------------------------------------------------------
-
-    /// Begins an interactive transaction.
-    ///
-    /// # Errors
-    /// When the coordinator is draining or has stopped.
-    pub async fn begin(&self, terms: Terms) -> Result<Reply, EngineError> {
-        self.admit()?;
-        let (to, reply) = ReplyTo::new(None);
-        let turn = wall_ms() ^ u64::from(std::process::id());
-        // Which shard does not matter; the clock spreads them well enough.
-        let hash = xxh3_64(&[turn.to_be_bytes(), self.clock.time().0.to_be_bytes()].concat());
-        self.shards.by_hash(hash).input(ShardInput::Begin { terms, to });
-        reply.await.map_err(|_| EngineError::Stopped)
-    }
-
-    /// Executes a whole transaction.
-    ///
-    /// # Errors
-    /// When nothing was done (the coordinator is draining, or has no memory for the work), or, as
-    /// [`EngineError::ReplyLost`], when it has stopped and nothing can be said.
-    pub async fn execute(&self, request: ExecuteRequest) -> Result<Reply, EngineError> {
-        self.admit()?;
-        let ExecuteRequest { branches, terms, request_id, reply_time, patience } = request;
-        let bytes: usize = branches.values().map(Bytes::len).sum();
-        let bytes_max = self.config.in_flight_bytes_max;
-        if bytes > bytes_max {
-            return Err(EngineError::TooLarge { bytes, bytes_max });
-        }
-        let memory = u32::try_from(permits(bytes))
-            .ok()
-            .and_then(|permits| Arc::clone(&self.memory).try_acquire_many_owned(permits).ok());
-        let Some(memory) = memory else {
-            return Err(EngineError::Memory { bytes: bytes_max });
-        };
-        let request = request_id.map(|id| Request { id, fingerprint: fingerprint(&branches) });
-        let hash = match &request {
-            // A request and its repetition meet in the same shard.
-            Some(request) if !mutant(Mutant::RequestInAnyShard) => {
-                xxh3_64(request.id.as_str().as_bytes())
-            }
-            _ => self.clock.time().0 / 7,
-        };
-        let (to, reply) = ReplyTo::new(Some(memory));
-        let waiter = self.waiter(to, reply_time, patience);
-        let input = ShardInput::Execute { branches, terms, request, waiter };
-        self.shards.by_hash(hash).input(input);
-        reply.await.map_err(|_| EngineError::ReplyLost)
-    }
-
-    /// Commits an interactive transaction.
-    ///
-    /// # Errors
-    /// When the coordinator has stopped.
-    pub async fn commit(
-        &self,
-        id: TransactionId,
-        request_id: Option<RequestId>,
-        reply_time: ReplyTime,
-        patience: Duration,
-    ) -> Result<Reply, EngineError> {
-        let (to, reply) = ReplyTo::new(None);
-        let waiter = self.waiter(to, reply_time, patience);
-        let fingerprint = xxh3_64(id.as_bytes()).max(1);
-        let request = request_id.map(|id| Request { id, fingerprint });
-        self.shards.of(id).input(ShardInput::Core(Input::Commit { id, request, waiter }));
-        reply.await.map_err(|_| EngineError::ReplyLost)
-    }
-
-    /// Aborts a transaction.
-    ///
-    /// # Errors
-    /// When the coordinator has stopped.
-    pub async fn abort(&self, id: TransactionId, message: String) -> Result<Reply, EngineError> {
-        let (waiter, reply) = ReplyTo::new(None);
-        self.shards.of(id).input(ShardInput::Core(Input::Abort { id, message, waiter }));
-        reply.await.map_err(|_| EngineError::ReplyLost)
     }
 
     // ---- participants ---------------------------------------------------------------------------
@@ -580,23 +477,6 @@ fn join(thread: JoinHandle<()>) {
     if thread.thread().id() != std::thread::current().id() {
         let _ = thread.join();
     }
-}
-
-fn permits(bytes: usize) -> usize {
-    bytes.div_ceil(1024).min(Semaphore::MAX_PERMITS)
-}
-
-/// A digest of a request's work; named and fixed, because it is stored.
-fn fingerprint(branches: &BTreeMap<ParticipantName, Bytes>) -> u64 {
-    let mut digest = xxhash_rust::xxh3::Xxh3::new();
-    for (name, work) in branches {
-        digest.update(name.as_str().as_bytes());
-        digest.update(&[0]);
-        digest.update(&(work.len() as u64).to_be_bytes());
-        digest.update(work);
-    }
-    // 0 stands for "not known".
-    digest.digest().max(1)
 }
 
 fn clock_seed() -> u64 {

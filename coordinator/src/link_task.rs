@@ -239,6 +239,9 @@ impl Task<'_> {
     }
 
     fn deliver(&self, message: FromParticipant) {
+        if let FromParticipant::Voted { id, .. } = &message {
+            self.links.phases().mark(*id);
+        }
         let from = self.name().clone();
         self.shards.of(message.id()).input(ShardInput::Received { from, message });
     }

@@ -23,6 +23,7 @@ use crate::engine::Engine;
 use crate::ready::Ready;
 use crate::recovery::StartError;
 use crate::transaction_service::TransactionApi;
+use crate::view::ANSWER_BYTES_MAX;
 
 /// Most bytes of one request: all branches together.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
@@ -96,9 +97,10 @@ pub async fn serve(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|error| internal(&error))?;
-    let transactions = TransactionServiceServer::new(TransactionApi::new(ready.clone()))
+    let api = TransactionApi::new(ready.clone());
+    let transactions = TransactionServiceServer::new(api.clone())
         .max_decoding_message_size(REQUEST_BYTES_MAX)
-        .max_encoding_message_size(REQUEST_BYTES_MAX);
+        .max_encoding_message_size(ANSWER_BYTES_MAX);
     let participants = CoordinatorServiceServer::new(CoordinatorApi::new(ready.clone()));
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
     // The builder's own setting does not reach connections that it has not accepted itself; without it
@@ -148,6 +150,7 @@ pub async fn serve(
         tokio::time::sleep(Duration::from_millis(20)).await;
         left = engine.phases().await.unwrap_or_default();
     }
+    api.close_streams();
     let _ = close.send(());
     // Idle connections may stay open as long as their clients like.
     if tokio::time::timeout(CLOSE_FOR, &mut server).await.is_err() {

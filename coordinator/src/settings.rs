@@ -140,6 +140,22 @@ pub const SETTINGS: &[Setting] = &[
         "Most messages in the queue to one participant",
     ),
     setting(
+        "stream_calls_max",
+        "stream-calls-max",
+        "HANDFAST_STREAM_CALLS_MAX",
+        integer(1, 10_000_000),
+        Some("100000"),
+        "Most calls in flight on one client's stream; more are refused with RESOURCE_EXHAUSTED",
+    ),
+    setting(
+        "stream_bytes_max",
+        "stream-bytes-max",
+        "HANDFAST_STREAM_BYTES_MAX",
+        Kind::Size,
+        Some("256MiB"),
+        "Most bytes of results kept for a stream whose client does not read; more are left out of the answers",
+    ),
+    setting(
         "drain",
         "drain",
         "HANDFAST_DRAIN",
@@ -194,15 +210,18 @@ impl ServerSettings {
         if timeout.is_zero() || timeout > timeout_max {
             return Err(settings.refuse("timeout", "above 0 and at most timeout_max"));
         }
-        let bytes: u64 = settings.get("in_flight_bytes_max")?;
+        let size =
+            |key| settings.get(key).map(|bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX));
         let engine = CoordinatorConfig {
             data: settings.get::<PathBuf>("data")?,
             slot: Slot(settings.get::<u16>("slot")?),
             shards: settings.find::<usize>("shards")?.unwrap_or(defaults.shards),
             in_flight_max: settings.get("in_flight_max")?,
-            in_flight_bytes_max: usize::try_from(bytes).unwrap_or(usize::MAX),
+            in_flight_bytes_max: size("in_flight_bytes_max")?,
             undelivered_max: settings.get("undelivered_max")?,
             link_queue_max: settings.get("link_queue_max")?,
+            stream_calls_max: settings.get("stream_calls_max")?,
+            stream_bytes_max: size("stream_bytes_max")?,
             timeout,
             timeout_max,
             outcome_retention: settings.get("outcome_retention")?,
@@ -232,5 +251,7 @@ mod tests {
         assert_eq!(server.engine.in_flight_bytes_max, defaults.in_flight_bytes_max);
         assert_eq!(server.engine.outcome_retention, defaults.outcome_retention);
         assert_eq!(server.engine.undelivered_max, defaults.undelivered_max);
+        assert_eq!(server.engine.stream_calls_max, defaults.stream_calls_max);
+        assert_eq!(server.engine.stream_bytes_max, defaults.stream_bytes_max);
     }
 }

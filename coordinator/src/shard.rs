@@ -16,36 +16,15 @@ use handfast_commit_core::record::{CoordinatorRecord, Request};
 use handfast_commit_core::step::{Now, Position, Step, TimerKey};
 use handfast_commit_core::two_phase::Coordinator;
 use handfast_commit_core::two_phase::coordinator::{
-    Action, Event, Execute, Identity, Input, Inquiry, OnePhaseReport, Reply, Stored, Terms,
+    Action, Event, Execute, Identity, Input, Inquiry, OnePhaseReport, Stored, Terms,
     TransactionView, Waiter,
 };
 use handfast_journal::Mutation;
 use handfast_runtime::driver::Machine;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
+use crate::reply_to::ReplyTo;
 use crate::store::{self, Store};
-
-/// Through what a caller is answered. What it holds of the memory for payloads is free again when it
-/// has been answered.
-#[derive(Debug)]
-pub struct ReplyTo {
-    to: oneshot::Sender<Reply>,
-    _memory: Option<OwnedSemaphorePermit>,
-}
-
-impl ReplyTo {
-    /// With the channel's other end, and what the request takes of the memory for payloads.
-    #[must_use]
-    pub fn new(memory: Option<OwnedSemaphorePermit>) -> (Self, oneshot::Receiver<Reply>) {
-        let (to, answered) = oneshot::channel();
-        (Self { to, _memory: memory }, answered)
-    }
-
-    /// Answers. A caller that has gone away is no error: the transaction was never its own.
-    pub fn send(self, reply: Reply) {
-        let _ = self.to.send(reply);
-    }
-}
 
 /// The low bits of a sequence name the shard; the others count across all shards, so that ids sort by
 /// age whatever shard they are of.

@@ -78,6 +78,27 @@ pub fn starting() -> Status {
     retryable(Code::Unavailable, "STARTING", "the coordinator is reading its log; try again")
 }
 
+/// The server is about to end.
+#[must_use]
+pub fn draining() -> Status {
+    StatusOf::from(EngineError::Draining).into()
+}
+
+/// One more call than a stream may have in flight.
+#[must_use]
+pub fn too_many_calls(calls_max: usize) -> Status {
+    let message = format!("{calls_max} calls of this stream are in flight; try again later");
+    retryable(Code::ResourceExhausted, "TOO_MANY_IN_FLIGHT", message)
+}
+
+/// The caller's time is over, and the call goes on.
+#[must_use]
+pub fn deadline_exceeded() -> Status {
+    Status::deadline_exceeded(
+        "there was no answer within the call's timeout; what it asked for may be done, so ask again",
+    )
+}
+
 impl From<EngineError> for StatusOf {
     fn from(error: EngineError) -> Self {
         let message = error.to_string();

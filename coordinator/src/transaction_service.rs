@@ -1,42 +1,68 @@
-//! `TransactionService`: checks what comes in, has the engine do it, and says what came of it.
+//! `TransactionService`: each call has the engine do what is asked, and says what came of it. What a request may
+//! say and what an answer says is in [`calls`](crate::calls).
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use handfast_commit_core::id::{ParticipantName, RequestId, TransactionId};
-use handfast_commit_core::limits;
-use handfast_commit_core::record::Info;
-use handfast_commit_core::two_phase::coordinator::{
-    ClientRefusal, Reply, ReplyTime, Terms, TransactionView,
-};
+use handfast_commit_core::id::{ParticipantName, TransactionId};
+use handfast_commit_core::two_phase::coordinator::TransactionView;
 use handfast_runtime::clock::wall_ms;
-use handfast_wire::convert;
 use handfast_wire::v1;
 use handfast_wire::v1::transaction_service_server::TransactionService;
+use prost::Message;
+use tokio::sync::watch;
 use tokio_stream::Stream;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::UnboundedReceiverStream;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use crate::engine::{Engine, ExecuteRequest};
-use crate::queries::Known;
+use crate::call_stream;
+pub use crate::call_stream::AnswerStream;
+use crate::calls::{self, AbortRequest};
+use crate::engine::Engine;
 use crate::ready::Ready;
 use crate::status::{self, StatusOf};
-use crate::view;
+use crate::view::{self, ANSWER_BYTES_MAX};
+
+/// What is in a page besides its transactions, at most, and around each of them.
+const PAGE_ENVELOPE_BYTES: usize = 128;
+const ITEM_ENVELOPE_BYTES: usize = 8;
 
 /// Serves transactions once the engine is there.
 #[derive(Debug, Clone)]
 pub struct TransactionApi {
     ready: Ready,
+    closing: Arc<watch::Sender<bool>>,
 }
 
 impl TransactionApi {
     /// Before the engine has read its log, calls are answered with UNAVAILABLE.
     #[must_use]
     pub fn new(ready: Ready) -> Self {
-        Self { ready }
+        Self { ready, closing: Arc::default() }
+    }
+
+    /// Ends the streams of calls: what is in flight is still answered, and no call is read any more.
+    pub fn close_streams(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// What [`stream_transactions`](TransactionService::stream_transactions) does, for frames from anywhere.
+    ///
+    /// # Errors
+    /// When it is too early or too late for it.
+    pub fn open_stream(
+        &self,
+        frames: impl Stream<Item = Result<v1::StreamTransactionsRequest, Status>> + Send + 'static,
+    ) -> Result<AnswerStream, Status> {
+        let engine = Arc::clone(self.engine()?);
+        let closing = self.closing.subscribe();
+        if *closing.borrow() {
+            return Err(status::draining());
+        }
+        Ok(call_stream::open(engine, frames, closing))
     }
 
     fn engine(&self) -> Result<&Arc<Engine>, Status> {
@@ -44,173 +70,20 @@ impl TransactionApi {
     }
 }
 
-/// What a caller without a deadline of its own waits beyond the end of its transaction's time: long
-/// enough for the only participant of a one-phase commit to say that it has stopped.
-const GRACE: Duration = Duration::from_secs(2);
-
-/// How long the caller waits, by its own word (`grpc-timeout`): the answer has to be on its way a
-/// little before.
-fn patience<T>(request: &Request<T>, timeout: Duration) -> Duration {
-    let timeout = timeout.saturating_add(GRACE);
-    let Some(header) = request.metadata().get("grpc-timeout").and_then(|v| v.to_str().ok()) else {
-        return timeout;
-    };
-    let parsed = header.split_at_checked(header.len().saturating_sub(1)).and_then(|(n, unit)| {
-        let n: u64 = n.parse().ok()?;
-        Some(match unit {
-            "H" => Duration::from_secs(n.checked_mul(3600)?),
-            "M" => Duration::from_secs(n.checked_mul(60)?),
-            "S" => Duration::from_secs(n),
-            "m" => Duration::from_millis(n),
-            "u" => Duration::from_micros(n),
-            "n" => Duration::from_nanos(n),
-            _ => return None,
-        })
-    });
-    match parsed {
-        Some(asked) => timeout.min(asked.mul_f64(0.9)),
-        None => timeout,
-    }
-}
-
-fn reply_time(value: i32) -> Result<ReplyTime, Status> {
-    match v1::ReplyTime::try_from(value) {
-        Ok(v1::ReplyTime::Unspecified | v1::ReplyTime::Applied) => Ok(ReplyTime::Applied),
-        Ok(v1::ReplyTime::Decided) => Ok(ReplyTime::Decided),
-        Err(_) => Err(status::invalid_field("reply_time", format!("has no value {value}"))),
-    }
-}
-
-fn transaction_id(text: &str) -> Result<TransactionId, Status> {
-    convert::transaction_id(text).map_err(|error| status::invalid(&error))
-}
-
-fn request_id(text: &str) -> Result<Option<RequestId>, Status> {
-    convert::request_id(text).map_err(|error| status::invalid(&error))
-}
-
-fn participant(text: &str) -> Result<ParticipantName, Status> {
-    convert::participant_name(text).map_err(|error| status::invalid(&error))
-}
-
-fn at_most(field: &'static str, text: &str, bytes_max: usize) -> Result<(), Status> {
-    if text.len() <= bytes_max {
-        return Ok(());
-    }
-    let problem = format!("has {} bytes, at most {bytes_max} are accepted", text.len());
-    Err(status::invalid_field(field, problem))
-}
-
-fn positive(field: &'static str, given: &prost_types::Duration) -> Result<Duration, Status> {
-    convert::duration(field, given).map_err(|error| status::invalid(&error))
-}
-
-fn terms(engine: &Engine, options: Option<v1::TransactionOptions>) -> Result<Terms, Status> {
-    let options = options.unwrap_or_default();
-    match v1::Protocol::try_from(options.protocol) {
-        Ok(v1::Protocol::Unspecified | v1::Protocol::TwoPhase) => {}
-        Ok(other) => {
-            let message = format!(
-                "protocol {} is not served by this version; PROTOCOL_TWO_PHASE is",
-                other.as_str_name()
-            );
-            return Err(status::status(Code::Unimplemented, "PROTOCOL_NOT_SERVED", message));
-        }
-        Err(_) => {
-            let problem = format!("has no value {}", options.protocol);
-            return Err(status::invalid_field("options.protocol", problem));
-        }
-    }
-    let timeout = match &options.timeout {
-        None => engine.config().timeout,
-        Some(given) => positive("options.timeout", given)?,
-    };
-    let longest = engine.config().timeout_max;
-    if timeout.is_zero() || timeout > longest {
-        let problem = format!("must be above 0 and at most {longest:?}");
-        return Err(status::invalid_field("options.timeout", problem));
-    }
-    at_most("options.summary", &options.summary, limits::SUMMARY_BYTES_MAX)?;
-    at_most("options.traceparent", &options.traceparent, limits::LABEL_BYTES_MAX)?;
-    if options.labels.len() > limits::LABELS_MAX {
-        let problem = format!("are {}, at most 16 are accepted", options.labels.len());
-        return Err(status::invalid_field("options.labels", problem));
-    }
-    for (key, value) in &options.labels {
-        at_most("options.labels", key, limits::LABEL_BYTES_MAX)?;
-        at_most("options.labels", value, limits::LABEL_BYTES_MAX)?;
-    }
-    let mut labels: Vec<_> = options.labels.into_iter().collect();
-    labels.sort();
-    let traceparent = options.traceparent;
-    Ok(Terms {
-        timeout_us: u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX),
-        info: Arc::new(Info { summary: options.summary, labels, traceparent }),
+/// How long the caller waits, by its own word (`grpc-timeout`).
+fn asked<T>(request: &Request<T>) -> Option<Duration> {
+    let header = request.metadata().get("grpc-timeout")?.to_str().ok()?;
+    let (number, unit) = header.split_at_checked(header.len().saturating_sub(1))?;
+    let number: u64 = number.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number.checked_mul(3600)?),
+        "M" => Duration::from_secs(number.checked_mul(60)?),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
     })
-}
-
-/// What a reply means for a caller that wants an outcome.
-fn outcome(reply: Reply) -> Result<v1::Outcome, Status> {
-    match reply {
-        Reply::Outcome(outcome) => Ok(view::outcome(outcome)),
-        Reply::Unknown { id, participant } => Err(status::outcome_unknown(format!(
-            "the outcome of transaction {id} is {participant}'s to tell, which does not answer; ask again"
-        ))),
-        Reply::Refused(refusal) => Err(status::refused(&refusal)),
-        Reply::Begun { .. } | Reply::Enlisted { .. } | Reply::Inquired(_) => {
-            Err(Status::internal("the engine has answered another question"))
-        }
-    }
-}
-
-/// A transaction that is not running, as far as it can be told.
-fn known(id: TransactionId, known: Known) -> Result<v1::Transaction, Status> {
-    Ok(match known {
-        Known::Running(running) => view::running(&running),
-        Known::Found(found) => view::found(&found),
-        Known::PresumedAborted => view::presumed_aborted(id),
-        Known::Expired => view::bare(id, v1::TransactionState::Expired),
-        Known::Unknown(_) => view::bare(id, v1::TransactionState::Unknown),
-        Known::NeverBegun => return Err(status::unknown_transaction(&id.to_string())),
-        Known::NotOwner => {
-            let message = format!(
-                "transaction {id} belongs to slot {}, which this coordinator does not own",
-                id.slot().0
-            );
-            return Err(status::status(Code::FailedPrecondition, "NOT_OWNER", message));
-        }
-    })
-}
-
-fn unknown_outcome(id: TransactionId, participants: &[ParticipantName]) -> Status {
-    status::outcome_unknown(format!(
-        "the outcome of transaction {id} may be known to {} only, not reached since this coordinator started; \
-            ask again",
-        some_names(participants)
-    ))
-}
-
-/// A few names: a status travels in a header, which has its limits.
-fn some_names(participants: &[ParticipantName]) -> String {
-    const SHOWN: usize = 8;
-    let mut names: Vec<_> = participants.iter().take(SHOWN).map(ToString::to_string).collect();
-    if participants.len() > SHOWN {
-        names.push(format!("{} others", participants.len() - SHOWN));
-    }
-    names.join(", ")
-}
-
-/// The outcome of a transaction that the core does not run any more.
-async fn outcome_of_ended(engine: &Engine, id: TransactionId) -> Result<v1::Outcome, Status> {
-    let found = engine.get(id).await.map_err(StatusOf::from)?;
-    match &found {
-        Known::Unknown(participants) => Err(unknown_outcome(id, participants)),
-        Known::Expired => {
-            let message = format!("transaction {id} is over, and its outcome is not kept any more");
-            Err(status::status(Code::FailedPrecondition, "WRONG_STATE", message))
-        }
-        _ => Ok(view::outcome_of(&known(id, found)?)),
-    }
 }
 
 #[tonic::async_trait]
@@ -220,14 +93,9 @@ impl TransactionService for TransactionApi {
         request: Request<v1::BeginTransactionRequest>,
     ) -> Result<Response<v1::BeginTransactionResponse>, Status> {
         let engine = self.engine()?;
-        let terms = terms(engine, request.into_inner().options)?;
-        match engine.begin(terms).await.map_err(StatusOf::from)? {
-            Reply::Begun { id, time_left_us } => Ok(Response::new(v1::BeginTransactionResponse {
-                transaction_id: id.to_string(),
-                timeout: view::duration(time_left_us),
-            })),
-            other => Err(outcome(other).err().unwrap_or_else(|| Status::internal("not begun"))),
-        }
+        let terms = calls::begin(engine, request.into_inner())?;
+        let reply = engine.begin(terms).await.map_err(StatusOf::from)?;
+        Ok(Response::new(calls::begun(reply)?))
     }
 
     async fn commit_transaction(
@@ -236,23 +104,15 @@ impl TransactionService for TransactionApi {
     ) -> Result<Response<v1::CommitTransactionResponse>, Status> {
         let engine = self.engine()?;
         let started = Instant::now();
-        let patience = patience(&request, engine.config().timeout);
-        let request = request.into_inner();
-        let id = transaction_id(&request.transaction_id)?;
-        let reply_time = reply_time(request.reply_time)?;
-        let request_id = request_id(&request.request_id)?;
-        let mine = id.slot() == engine.identity().slot && id.epoch() == engine.identity().epoch;
-        let reply = if mine {
-            engine.commit(id, request_id, reply_time, patience).await.map_err(StatusOf::from)?
+        let request = calls::commit(engine, request.get_ref(), asked(&request))?;
+        let id = request.id;
+        let outcome = if engine.may_run(id) {
+            let reply = engine.commit(request).await.map_err(StatusOf::from)?;
+            calls::outcome(engine, reply).await?
         } else {
-            Reply::Refused(ClientRefusal::Over { id })
+            calls::outcome_of_ended(engine, id).await?
         };
-        let outcome = match reply {
-            Reply::Refused(ClientRefusal::Over { .. }) => outcome_of_ended(engine, id).await?,
-            other => outcome(other)?,
-        };
-        metrics::histogram!("handfast_commit_seconds").record(started.elapsed());
-        Ok(Response::new(v1::CommitTransactionResponse { outcome: Some(outcome) }))
+        Ok(Response::new(calls::committed(outcome, started)?))
     }
 
     async fn abort_transaction(
@@ -260,28 +120,14 @@ impl TransactionService for TransactionApi {
         request: Request<v1::AbortTransactionRequest>,
     ) -> Result<Response<v1::AbortTransactionResponse>, Status> {
         let engine = self.engine()?;
-        let request = request.into_inner();
-        let id = transaction_id(&request.transaction_id)?;
-        at_most("reason", &request.reason, limits::SUMMARY_BYTES_MAX)?;
-        let message = match request.reason.as_str() {
-            "" => "aborted by the client".to_owned(),
-            reason => reason.to_owned(),
-        };
-        let mine = id.slot() == engine.identity().slot && id.epoch() == engine.identity().epoch;
-        let reply = if mine {
-            engine.abort(id, message).await.map_err(StatusOf::from)?
+        let AbortRequest { id, message } = calls::abort(request.into_inner())?;
+        let outcome = if engine.may_run(id) {
+            let reply = engine.abort(id, message).await.map_err(StatusOf::from)?;
+            calls::outcome(engine, reply).await?
         } else {
-            Reply::Refused(ClientRefusal::Over { id })
+            calls::outcome_of_ended(engine, id).await?
         };
-        let outcome = match reply {
-            Reply::Refused(ClientRefusal::Over { .. }) => outcome_of_ended(engine, id).await?,
-            other => outcome(other)?,
-        };
-        if outcome.state != i32::from(v1::TransactionState::Aborted) {
-            let message = format!("transaction {id} is committed and cannot be aborted");
-            return Err(status::status(Code::FailedPrecondition, "WRONG_STATE", message));
-        }
-        Ok(Response::new(v1::AbortTransactionResponse { outcome: Some(outcome) }))
+        Ok(Response::new(calls::aborted(outcome)?))
     }
 
     async fn execute_transaction(
@@ -290,91 +136,18 @@ impl TransactionService for TransactionApi {
     ) -> Result<Response<v1::ExecuteTransactionResponse>, Status> {
         let engine = self.engine()?;
         let started = Instant::now();
-        let request_timeout = request.get_ref().options.as_ref().and_then(|o| o.timeout);
-        let timeout = match &request_timeout {
-            Some(timeout) => positive("options.timeout", timeout)?,
-            None => engine.config().timeout,
-        };
-        let patience = patience(&request, timeout);
-        let request = request.into_inner();
-        let request_id = request_id(&request.request_id)?;
-        let reply_time = reply_time(request.reply_time)?;
-        let terms = terms(engine, request.options)?;
-        if request.branches.is_empty() {
-            return Err(status::invalid_field("branches", "are at least 1"));
-        }
-        if request.branches.len() > limits::BRANCHES_MAX {
-            let problem = format!("are {}, at most 256 are accepted", request.branches.len());
-            return Err(status::invalid_field("branches", problem));
-        }
-        let mut branches = BTreeMap::new();
-        for branch in request.branches {
-            let name = participant(&branch.participant)?;
-            if branch.payload.len() > limits::PAYLOAD_BYTES_MAX {
-                let problem = format!(
-                    "of {name} has {} bytes, at most 1048576 are accepted",
-                    branch.payload.len()
-                );
-                return Err(status::invalid_field("branches.payload", problem));
-            }
-            if !engine.registry().contains(&name) {
-                return Err(status::unknown_participant(name.as_str()));
-            }
-            if branches.contains_key(&name) {
-                let problem = format!("{name} appears twice; one branch holds all its work");
-                return Err(status::invalid_field("branches.participant", problem));
-            }
-            branches.insert(name, branch.payload);
-        }
-        let request = ExecuteRequest { branches, terms, request_id, reply_time, patience };
-        // The engine does the work; if the caller goes away, only the waiting ends.
+        let asked = asked(&request);
+        let request = calls::execute(engine, request.into_inner(), asked)?;
         let reply = engine.execute(request).await.map_err(StatusOf::from)?;
-        let outcome = outcome(reply)?;
-        metrics::histogram!("handfast_commit_seconds").record(started.elapsed());
-        Ok(Response::new(v1::ExecuteTransactionResponse { outcome: Some(outcome) }))
+        let outcome = calls::outcome(engine, reply).await?;
+        Ok(Response::new(calls::executed(outcome, started)?))
     }
 
     async fn get_transaction(
         &self,
         request: Request<v1::GetTransactionRequest>,
     ) -> Result<Response<v1::GetTransactionResponse>, Status> {
-        let engine = self.engine()?;
-        let request = request.into_inner();
-        let transaction = match (request.transaction_id.as_str(), request.request_id.as_str()) {
-            ("", "") => {
-                return Err(status::invalid_field("transaction_id", "or request_id is required"));
-            }
-            (text, "") => {
-                let id = transaction_id(text)?;
-                known(id, engine.get(id).await.map_err(StatusOf::from)?)?
-            }
-            ("", text) => {
-                let Some(request) = request_id(text)? else {
-                    return Err(status::invalid_field("request_id", "is empty"));
-                };
-                match engine.get_request(&request).await.map_err(StatusOf::from)? {
-                    Some(Known::Running(running)) => view::running(&running),
-                    Some(Known::Found(found)) => view::found(&found),
-                    Some(Known::Unknown(names)) => {
-                        return Err(status::outcome_unknown(format!(
-                            "request {text:?} may be known to {} only, not reached since this coordinator \
-                                started; ask again",
-                            some_names(&names)
-                        )));
-                    }
-                    _ => {
-                        let message = format!("no transaction with request_id {text:?} is known");
-                        let reason = "UNKNOWN_TRANSACTION";
-                        return Err(status::status(Code::NotFound, reason, message));
-                    }
-                }
-            }
-            _ => {
-                let problem = "and transaction_id exclude each other; give one";
-                return Err(status::invalid_field("request_id", problem));
-            }
-        };
-        Ok(Response::new(v1::GetTransactionResponse { transaction: Some(transaction) }))
+        Ok(Response::new(calls::get(self.engine()?, request.into_inner()).await?))
     }
 
     async fn list_transactions(
@@ -415,8 +188,9 @@ impl TransactionService for TransactionApi {
         for end in ended {
             all.entry(end.id).or_insert_with(|| view::ended(&end));
         }
-        let more = all.len() > size;
-        let page: Vec<_> = all.into_iter().take(size).collect();
+        let count = all.len();
+        let page = page(all, size, ANSWER_BYTES_MAX - PAGE_ENVELOPE_BYTES);
+        let more = page.len() < count;
         let next_page_token = match page.last() {
             Some((id, _)) if more => id.to_string(),
             _ => String::new(),
@@ -433,19 +207,21 @@ impl TransactionService for TransactionApi {
         request: Request<v1::WatchTransactionRequest>,
     ) -> Result<Response<Self::WatchTransactionStream>, Status> {
         let engine = Arc::clone(self.engine()?);
-        let id = transaction_id(&request.into_inner().transaction_id)?;
-        let before = known(id, engine.get(id).await.map_err(StatusOf::from)?)?;
+        let id = calls::transaction_id(&request.into_inner().transaction_id)?;
+        let before = calls::known(id, engine.get(id).await.map_err(StatusOf::from)?)?;
         let stream = UnboundedReceiverStream::new(engine.watch(id)).then(move |watched| {
             let engine = Arc::clone(&engine);
             let before = before.clone();
             async move {
                 let transaction = match (&watched.view, &watched.event) {
                     // A decision that is seen here may not be on the disk yet; by way of get() it is.
-                    (Some(_), None) => known(id, engine.get(id).await.map_err(StatusOf::from)?)?,
+                    (Some(_), None) => {
+                        calls::known(id, engine.get(id).await.map_err(StatusOf::from)?)?
+                    }
                     (Some(running), _) => view::running(running),
                     (None, None) if before.state > 3 => before,
                     // It has ended: the log says how.
-                    (None, _) => known(id, engine.get(id).await.map_err(StatusOf::from)?)?,
+                    (None, _) => calls::known(id, engine.get(id).await.map_err(StatusOf::from)?)?,
                 };
                 Ok(v1::WatchTransactionResponse {
                     at: view::at(watched.at_ms),
@@ -456,6 +232,33 @@ impl TransactionService for TransactionApi {
         });
         Ok(Response::new(Box::pin(stream)))
     }
+
+    type StreamTransactionsStream = AnswerStream;
+
+    async fn stream_transactions(
+        &self,
+        request: Request<Streaming<v1::StreamTransactionsRequest>>,
+    ) -> Result<Response<AnswerStream>, Status> {
+        Ok(Response::new(self.open_stream(request.into_inner())?))
+    }
+}
+
+/// The first transactions, at most so many, and at most so many bytes of them; one at least.
+fn page(
+    all: BTreeMap<TransactionId, v1::Transaction>,
+    size: usize,
+    bytes_max: usize,
+) -> Vec<(TransactionId, v1::Transaction)> {
+    let mut bytes = 0;
+    let mut page = Vec::with_capacity(all.len().min(size));
+    for (id, transaction) in all.into_iter().take(size) {
+        bytes += transaction.encoded_len() + ITEM_ENVELOPE_BYTES;
+        if bytes > bytes_max && !page.is_empty() {
+            break;
+        }
+        page.push((id, transaction));
+    }
+    page
 }
 
 /// A page size as asked for, with its default and its limits.
@@ -478,12 +281,12 @@ impl Filter {
     fn new(request: &v1::ListTransactionsRequest) -> Result<Self, Status> {
         let participant = match request.participant.as_str() {
             "" => None,
-            text => Some(participant(text)?),
+            text => Some(calls::participant(text)?),
         };
         let begun_before_ms = match &request.older_than {
             None => None,
             Some(age) => {
-                let age = positive("older_than", age)?;
+                let age = calls::duration("older_than", age)?;
                 let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
                 Some(wall_ms().saturating_sub(age_ms))
             }
@@ -517,5 +320,27 @@ impl Filter {
             && self.participant.as_ref().is_none_or(|name| {
                 transaction.branches.iter().any(|branch| branch.participant == name.as_str())
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_ends_where_an_answer_is_full() {
+        let all = |count: u64| -> BTreeMap<_, _> {
+            let id = |n| format!("0000-02-0000000001-{n:016x}");
+            let transaction =
+                |n| v1::Transaction { transaction_id: id(n), ..v1::Transaction::default() };
+            (0..count).map(|n| (id(n).parse().expect("an id"), transaction(n))).collect()
+        };
+        let each = all(1).values().map(Message::encoded_len).sum::<usize>() + ITEM_ENVELOPE_BYTES;
+        assert_eq!(page(all(5), 3, usize::MAX).len(), 3);
+        assert_eq!(page(all(5), 9, usize::MAX).len(), 5);
+        assert_eq!(page(all(5), 9, 2 * each).len(), 2);
+        assert_eq!(page(all(5), 9, 3 * each - 1).len(), 2);
+        assert_eq!(page(all(5), 9, 0).len(), 1, "a list goes on whatever its items are like");
+        assert_eq!(page(all(0), 9, 0).len(), 0);
     }
 }

@@ -7,9 +7,17 @@ use handfast_commit_core::two_phase::coordinator::{
 };
 use handfast_wire::record::cause_number;
 use handfast_wire::v1;
+use prost::Message;
 use prost_types::{Duration, Timestamp};
 
 use crate::store::Found;
+
+/// Most bytes of an answer. What the participants returned is left out of one that would have more.
+pub const ANSWER_BYTES_MAX: usize = 64 << 20;
+/// What is around an outcome or a transaction in its answer, at most.
+const ENVELOPE_BYTES: usize = 64;
+/// Results of fewer bytes than this fit with whatever is beside them.
+const RESULTS_BYTES_SAFE: usize = ANSWER_BYTES_MAX / 2;
 
 fn timestamp(ms: u64) -> Option<Timestamp> {
     (ms > 0).then(|| Timestamp {
@@ -92,7 +100,7 @@ pub fn running(view: &TransactionView) -> v1::Transaction {
             result: branch.result.clone(),
         })
         .collect();
-    v1::Transaction {
+    let mut transaction = v1::Transaction {
         state: running_state(view.phase).into(),
         request_id: view.request.as_ref().map(|r| r.id.to_string()).unwrap_or_default(),
         branches,
@@ -100,7 +108,18 @@ pub fn running(view: &TransactionView) -> v1::Transaction {
         decided_at: timestamp(view.decided_ms),
         timeout: duration(view.timeout_us),
         ..base(view.id, &view.info)
+    };
+    let returned = transaction.branches.iter().map(|branch| branch.result.len()).sum();
+    if !fits(returned, &transaction) {
+        transaction.branches.iter_mut().for_each(|branch| branch.result.clear());
+        transaction.results_left_out = true;
     }
+    transaction
+}
+
+/// Whether an answer holds this, of which so many bytes are what the participants returned.
+fn fits(returned: usize, message: &impl Message) -> bool {
+    returned <= RESULTS_BYTES_SAFE || message.encoded_len() + ENVELOPE_BYTES <= ANSWER_BYTES_MAX
 }
 
 fn branches<'a>(
@@ -184,7 +203,7 @@ pub fn outcome(outcome: Outcome) -> v1::Outcome {
         Ok(()) => v1::TransactionState::Committing,
         Err(_) => v1::TransactionState::Aborted,
     };
-    v1::Outcome {
+    let mut outcome = v1::Outcome {
         transaction_id: outcome.id.to_string(),
         state: state.into(),
         abort_reason: outcome.result.as_ref().err().map(abort_reason),
@@ -195,7 +214,19 @@ pub fn outcome(outcome: Outcome) -> v1::Outcome {
             .map(|(name, payload)| v1::BranchResult { participant: name.to_string(), payload })
             .collect(),
         repeated_request: outcome.repeated,
+        results_left_out: false,
+    };
+    let returned = outcome.results.iter().map(|result| result.payload.len()).sum();
+    if !fits(returned, &outcome) {
+        leave_results_out(&mut outcome);
     }
+    outcome
+}
+
+/// Tells the outcome without what the participants returned, and says so.
+pub fn leave_results_out(outcome: &mut v1::Outcome) {
+    outcome.results_left_out |= !outcome.results.is_empty();
+    outcome.results.clear();
 }
 
 /// The answer to a repeated commit or abort of a transaction that is over.
@@ -212,6 +243,7 @@ pub fn outcome_of(transaction: &v1::Transaction) -> v1::Outcome {
         pending: pending.map(|branch| branch.participant.clone()).collect(),
         results: Vec::new(),
         repeated_request: true,
+        results_left_out: false,
     }
 }
 
@@ -229,5 +261,43 @@ pub fn sentence(event: &Event) -> String {
         Event::Acknowledged { participant, .. } => format!("{participant} has committed"),
         Event::Ended { .. } => "every participant has committed".to_owned(),
         Event::Alarm { participant, alarm, .. } => format!("ALARM: {participant} {alarm}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use handfast_commit_core::limits::{BRANCHES_MAX, PAYLOAD_BYTES_MAX};
+
+    use super::*;
+
+    fn committed(branches: usize, bytes_each: usize) -> v1::Outcome {
+        let id = "0007-02-0000000012-00000000000004d2".parse().expect("an id");
+        let returned = Bytes::from(vec![0; bytes_each]);
+        let mut found = Outcome::committed(id, false);
+        let name = |n: usize| format!("{n:0>64}").parse().expect("a name");
+        found.pending = (0..BRANCHES_MAX).map(name).collect();
+        found.results = (0..branches).map(|n| (name(n), returned.clone())).collect();
+        outcome(found)
+    }
+
+    #[test]
+    fn an_answer_holds_what_it_can_and_says_when_it_cannot() {
+        // 64 MiB, with names and lengths, is a little too much.
+        for (branches, bytes_each, fits) in [
+            (0, 0, true),
+            (BRANCHES_MAX, 0, true),
+            (63, PAYLOAD_BYTES_MAX, true),
+            (64, PAYLOAD_BYTES_MAX, false),
+            (64, PAYLOAD_BYTES_MAX - 1024, true),
+            (BRANCHES_MAX, PAYLOAD_BYTES_MAX, false),
+        ] {
+            let outcome = committed(branches, bytes_each);
+            assert_eq!(outcome.state(), v1::TransactionState::Committing);
+            assert_eq!(outcome.results_left_out, !fits, "{branches} of {bytes_each}");
+            assert_eq!(outcome.results.len(), if fits { branches } else { 0 });
+            let answer = v1::ExecuteTransactionResponse { outcome: Some(outcome) };
+            assert!(answer.encoded_len() <= ANSWER_BYTES_MAX);
+        }
     }
 }

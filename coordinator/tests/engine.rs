@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use handfast_commit_core::two_phase::coordinator::{ReplyTime, Terms};
 use handfast_coordinator::config::CoordinatorConfig;
-use handfast_coordinator::engine::{Engine, ExecuteRequest};
+use handfast_coordinator::engine::Engine;
+use handfast_coordinator::requests::ExecuteRequest;
 use handfast_coordinator::shard::SHARDS_MAX;
 use handfast_journal::{Kind, MemoryDisk, MemoryJournal};
 

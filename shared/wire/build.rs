@@ -19,6 +19,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("descriptors.bin"), prost_bytes(&descriptors))?;
     tonic_prost_build::configure()
         .bytes(".handfast.v1")
+        // Everybody's type for a status in a message, and so the one that the RPC library has.
+        .extern_path(".google.rpc.Status", "::tonic_types::pb::Status")
         .build_transport(false)
         .compile_fds(descriptors)?;
     Ok(())

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use handfast_client::{RequestId, TransactionId};
 
+use crate::bench::options::Bench;
 use crate::duration::parse_duration;
 use crate::operation::{BranchOperations, parse_branch};
 
@@ -71,6 +72,8 @@ pub enum Command {
     Config(ConfigCommand),
     /// Show a whole system at work while its processes are killed, and check every promise.
     Demo(Demo),
+    /// Measure throughput and latency, beside what no coordinator could do without.
+    Bench(Box<Bench>),
     /// Write a completion script for a shell to stdout.
     Completions {
         /// The shell.

@@ -108,6 +108,8 @@ pub struct Committed {
     pub results: Vec<BranchResult>,
     /// True when this is the remembered outcome of an earlier attempt with the same request_id.
     pub repeated_request: bool,
+    /// True when the participants returned more than an answer can hold: `results` is empty.
+    pub results_left_out: bool,
 }
 
 impl Committed {
@@ -170,6 +172,7 @@ impl Settled {
                     pending: outcome.pending,
                     results: results.collect(),
                     repeated_request: outcome.repeated_request,
+                    results_left_out: outcome.results_left_out,
                 }))
             }
             v1::TransactionState::Aborted => Ok(Self::Aborted {

@@ -89,6 +89,25 @@ pub fn retry_delay(status: &tonic::Status) -> Option<Duration> {
     duration("retry_delay", &delay).ok()
 }
 
+/// Writes a status as a message, for an answer that shares a stream with others: what a unary call has in
+/// its headers.
+#[must_use]
+pub fn status_message(status: &tonic::Status) -> pb::Status {
+    // The details of a status are this very message, encoded; what else may be there says nothing to anybody.
+    let details = pb::Status::decode(status.details()).unwrap_or_default().details;
+    pb::Status { code: status.code().into(), message: status.message().to_owned(), details }
+}
+
+/// Reads a status that came as a message.
+#[must_use]
+pub fn status(message: &pb::Status) -> tonic::Status {
+    let details = match message.details.is_empty() {
+        true => Bytes::new(),
+        false => message.encode_to_vec().into(),
+    };
+    tonic::Status::with_details(message.code.into(), message.message.as_str(), details)
+}
+
 /// Reads the sender of a coordinator's message.
 ///
 /// # Errors
@@ -365,6 +384,11 @@ pub fn inquiry_outcome(outcome: Inquired) -> v1::InquiryOutcome {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use tonic::Code;
+    use tonic_types::{ErrorDetails, StatusExt};
+
     use super::*;
 
     const ID: &str = "0007-02-0000000012-00000000000004d2";
@@ -435,6 +459,28 @@ mod tests {
         let vote = v1::PrepareResponse::default();
         let id = ID.parse().expect("an id");
         assert_eq!(voted(id, vote).map_err(|error| error.field), Err("vote"));
+    }
+
+    #[test]
+    fn a_status_survives_the_wire() {
+        let mut details = ErrorDetails::with_error_info("STARTING", "handfast", HashMap::new());
+        details.set_retry_info(Some(Duration::from_millis(100)));
+        let sent = tonic::Status::with_error_details(Code::Unavailable, "not yet", details);
+        let read = status(&status_message(&sent));
+        assert_eq!((read.code(), read.message()), (Code::Unavailable, "not yet"));
+        let reason =
+            |status: &tonic::Status| status.get_details_error_info().map(|info| info.reason);
+        assert_eq!(reason(&read).as_deref(), Some("STARTING"));
+        assert_eq!(retry_delay(&read), Some(Duration::from_millis(100)));
+        assert_eq!(read.details(), sent.details());
+        let read = status(&status_message(&tonic::Status::internal("bare")));
+        assert_eq!((read.code(), read.message()), (Code::Internal, "bare"));
+        assert!(read.details().is_empty());
+        let garbage =
+            tonic::Status::with_details(Code::Aborted, "why", Bytes::from_static(b"\xff"));
+        assert_eq!(status_message(&garbage).details, []);
+        let strange = pb::Status { code: 99, ..Default::default() };
+        assert_eq!(status(&strange).code(), Code::Unknown);
     }
 
     #[test]

@@ -166,6 +166,7 @@ samples! {
         pending: |random: &mut Random| some(random, name),
         results: list,
         repeated_request: flag,
+        results_left_out: flag,
     }
     v1::GetTransactionRequest {
         transaction_id: |random: &mut Random| maybe(random, id_text).unwrap_or_default(),
@@ -194,6 +195,7 @@ samples! {
         finished_at: |random: &mut Random| maybe(random, timestamp),
         timeout: |random: &mut Random| maybe(random, duration),
         traceparent: text,
+        results_left_out: flag,
     }
     v1::WatchTransactionResponse {
         at: |random: &mut Random| maybe(random, timestamp),

@@ -11,7 +11,8 @@ use handfast_commit_core::two_phase::Coordinator as Core;
 use handfast_commit_core::two_phase::coordinator::{Config, Identity, Reply};
 use handfast_commit_core::two_phase::participant::Origin;
 use handfast_coordinator::recovery::{Recovered, recover};
-use handfast_coordinator::shard::{CoordinatorShard, ReplyTo, Sequences, ShardAction, ShardInput};
+use handfast_coordinator::reply_to::ReplyTo;
+use handfast_coordinator::shard::{CoordinatorShard, Sequences, ShardAction, ShardInput};
 use handfast_coordinator::store::{Store, StoreError};
 use handfast_journal::{
     Flush, JournalError, Kind, LogHandle, LogWriter, MemoryDisk, MemoryJournal, Submission, Turn,

@@ -115,6 +115,10 @@ pub fn print(
         output.line("")?;
         output.table(["PARTICIPANT", "OPERATION", "KEY", "VALUE"], rows)?;
     }
+    if committed.results_left_out {
+        output
+            .line("\nThe participants returned more than an answer can hold; it was left out.")?;
+    }
     Ok(())
 }
 
@@ -144,6 +148,7 @@ pub fn outcome_fields(committed: &Committed) -> Map<String, Value> {
         "applied": committed.is_applied(),
         "pending": committed.pending,
         "repeated_request": committed.repeated_request,
+        "results_left_out": committed.results_left_out,
     });
     match fields {
         Value::Object(fields) => fields,

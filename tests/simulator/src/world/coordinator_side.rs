@@ -12,7 +12,8 @@ use handfast_commit_core::two_phase::coordinator::{
     Action, Event as Note, Input, Inquiry, OnePhaseReport, PhaseView, Reply, ReplyTime, Stored,
     Terms, Waiter,
 };
-use handfast_coordinator::shard::{ReplyTo, ShardAction, ShardInput};
+use handfast_coordinator::reply_to::ReplyTo;
+use handfast_coordinator::shard::{ShardAction, ShardInput};
 use handfast_coordinator::store::Found;
 use handfast_journal::{Journal, Kind, MemoryJournal};
 use prost::Message;

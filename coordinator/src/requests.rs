@@ -1,0 +1,190 @@
+//! What clients ask of the engine: to begin, execute, commit and abort.
+//!
+//! Each comes in two steps, for those who answer many callers at once: it is admitted, which says at once
+//! why it cannot be done, and then submitted with whoever is to be answered. The engine does the work; if
+//! a caller goes away, only the waiting ends.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use handfast_commit_core::id::{ParticipantName, RequestId, TransactionId};
+use handfast_commit_core::mutants::{Mutant, mutant};
+use handfast_commit_core::record::Request;
+use handfast_commit_core::step::Time;
+use handfast_commit_core::two_phase::coordinator::{Input, Reply, ReplyTime, Terms, Waiter};
+use handfast_runtime::clock::wall_ms;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::engine::{Engine, EngineError};
+use crate::reply_to::ReplyTo;
+use crate::shard::ShardInput;
+
+/// A whole transaction in one request.
+#[derive(Debug)]
+pub struct ExecuteRequest {
+    /// Who does what.
+    pub branches: BTreeMap<ParticipantName, Bytes>,
+    /// What it may cost.
+    pub terms: Terms,
+    /// The client's name for it.
+    pub request_id: Option<RequestId>,
+    /// When it is answered.
+    pub reply_time: ReplyTime,
+    /// How long the caller waits.
+    pub patience: Duration,
+}
+
+/// The end of an interactive transaction, as its client wants it.
+#[derive(Debug)]
+pub struct CommitRequest {
+    /// Which one.
+    pub id: TransactionId,
+    /// The client's name for it.
+    pub request_id: Option<RequestId>,
+    /// When it is answered.
+    pub reply_time: ReplyTime,
+    /// How long the caller waits.
+    pub patience: Duration,
+}
+
+/// New work that has been let in, and what it holds of the memory for payloads.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    memory: Option<OwnedSemaphorePermit>,
+}
+
+impl Engine {
+    /// Begins an interactive transaction.
+    ///
+    /// # Errors
+    /// When the coordinator is draining or has stopped.
+    pub async fn begin(&self, terms: Terms) -> Result<Reply, EngineError> {
+        let admitted = self.admit_begin()?;
+        let (to, reply) = ReplyTo::new(None);
+        self.submit_begin(terms, admitted, to);
+        reply.await.map_err(|_| EngineError::Stopped)
+    }
+
+    /// Executes a whole transaction.
+    ///
+    /// # Errors
+    /// When nothing was done (the coordinator is draining, or has no memory for the work), or, as
+    /// [`EngineError::ReplyLost`], when it has stopped and nothing can be said.
+    pub async fn execute(&self, request: ExecuteRequest) -> Result<Reply, EngineError> {
+        let admitted = self.admit_execute(&request)?;
+        let (to, reply) = ReplyTo::new(None);
+        self.submit_execute(request, admitted, to);
+        reply.await.map_err(|_| EngineError::ReplyLost)
+    }
+
+    /// Commits an interactive transaction.
+    ///
+    /// # Errors
+    /// When the coordinator has stopped.
+    pub async fn commit(&self, request: CommitRequest) -> Result<Reply, EngineError> {
+        let (to, reply) = ReplyTo::new(None);
+        self.submit_commit(request, to);
+        reply.await.map_err(|_| EngineError::ReplyLost)
+    }
+
+    /// Aborts a transaction.
+    ///
+    /// # Errors
+    /// When the coordinator has stopped.
+    pub async fn abort(&self, id: TransactionId, message: String) -> Result<Reply, EngineError> {
+        let (to, reply) = ReplyTo::new(None);
+        self.submit_abort(id, message, to);
+        reply.await.map_err(|_| EngineError::ReplyLost)
+    }
+
+    pub(crate) fn admit_begin(&self) -> Result<Admitted, EngineError> {
+        self.admit()?;
+        Ok(Admitted { memory: None })
+    }
+
+    pub(crate) fn submit_begin(&self, terms: Terms, admitted: Admitted, to: ReplyTo) {
+        let turn = wall_ms() ^ u64::from(std::process::id());
+        // Which shard does not matter; the clock spreads them well enough.
+        let hash = xxh3_64(&[turn.to_be_bytes(), self.clock.time().0.to_be_bytes()].concat());
+        let to = to.holding(admitted.memory);
+        self.shards.by_hash(hash).input(ShardInput::Begin { terms, to });
+    }
+
+    pub(crate) fn admit_execute(&self, request: &ExecuteRequest) -> Result<Admitted, EngineError> {
+        self.admit()?;
+        let bytes: usize = request.branches.values().map(Bytes::len).sum();
+        let bytes_max = self.config().in_flight_bytes_max;
+        if bytes > bytes_max {
+            return Err(EngineError::TooLarge { bytes, bytes_max });
+        }
+        let memory = u32::try_from(permits(bytes))
+            .ok()
+            .and_then(|permits| Arc::clone(&self.memory).try_acquire_many_owned(permits).ok());
+        match memory {
+            Some(memory) => Ok(Admitted { memory: Some(memory) }),
+            None => Err(EngineError::Memory { bytes: bytes_max }),
+        }
+    }
+
+    pub(crate) fn submit_execute(&self, request: ExecuteRequest, admitted: Admitted, to: ReplyTo) {
+        let ExecuteRequest { branches, terms, request_id, reply_time, patience } = request;
+        let request = request_id.map(|id| Request { id, fingerprint: fingerprint(&branches) });
+        let hash = match &request {
+            // A request and its repetition meet in the same shard.
+            Some(request) if !mutant(Mutant::RequestInAnyShard) => {
+                xxh3_64(request.id.as_str().as_bytes())
+            }
+            _ => self.clock.time().0 / 7,
+        };
+        let waiter = self.waiter(to.holding(admitted.memory), reply_time, patience);
+        let input = ShardInput::Execute { branches, terms, request, waiter };
+        self.shards.by_hash(hash).input(input);
+    }
+
+    pub(crate) fn submit_commit(&self, request: CommitRequest, to: ReplyTo) {
+        let CommitRequest { id, request_id, reply_time, patience } = request;
+        let waiter = self.waiter(to, reply_time, patience);
+        let fingerprint = xxh3_64(id.as_bytes()).max(1);
+        let request = request_id.map(|id| Request { id, fingerprint });
+        self.shards.of(id).input(ShardInput::Core(Input::Commit { id, request, waiter }));
+    }
+
+    pub(crate) fn submit_abort(&self, id: TransactionId, message: String, waiter: ReplyTo) {
+        self.shards.of(id).input(ShardInput::Core(Input::Abort { id, message, waiter }));
+    }
+
+    /// Whether the shards may know a transaction. One of another slot or of an earlier epoch has ended
+    /// for them, and was perhaps never theirs.
+    pub(crate) fn may_run(&self, id: TransactionId) -> bool {
+        id.slot() == self.identity.slot && id.epoch() == self.identity.epoch
+    }
+
+    fn waiter(&self, to: ReplyTo, reply_time: ReplyTime, patience: Duration) -> Waiter<ReplyTo> {
+        Waiter { to, reply_time, until: self.after(patience) }
+    }
+
+    fn after(&self, patience: Duration) -> Time {
+        self.clock.time().plus(u64::try_from(patience.as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+/// The memory for payloads is given out in KiB.
+pub(crate) fn permits(bytes: usize) -> usize {
+    bytes.div_ceil(1024).min(Semaphore::MAX_PERMITS)
+}
+
+/// A digest of a request's work; named and fixed, because it is stored.
+fn fingerprint(branches: &BTreeMap<ParticipantName, Bytes>) -> u64 {
+    let mut digest = xxhash_rust::xxh3::Xxh3::new();
+    for (name, work) in branches {
+        digest.update(name.as_str().as_bytes());
+        digest.update(&[0]);
+        digest.update(&(work.len() as u64).to_be_bytes());
+        digest.update(work);
+    }
+    // 0 stands for "not known".
+    digest.digest().max(1)
+}
