@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use crate::duration::parse_duration;
 use crate::failure::Failure;
-use crate::options::{GlobalOptions, OutputFormat};
+use crate::options::{CallMode, GlobalOptions, OutputFormat};
 
 const COORDINATOR: &str = "http://127.0.0.1:7420";
 const TIMEOUT: Duration = Duration::from_secs(40);
@@ -27,6 +27,7 @@ pub struct Settings {
     pub coordinator: Setting<String>,
     pub output: Setting<OutputFormat>,
     pub timeout: Setting<Duration>,
+    pub client_mode: Setting<CallMode>,
     /// The file that was read.
     pub file: Option<PathBuf>,
 }
@@ -65,6 +66,7 @@ struct File {
     coordinator: Option<String>,
     output: Option<String>,
     timeout: Option<String>,
+    client_mode: Option<String>,
 }
 
 impl Settings {
@@ -103,6 +105,20 @@ impl Settings {
                 file.timeout,
                 TIMEOUT,
                 parse_duration,
+            )?,
+            client_mode: from.find(
+                Named {
+                    flag: "--client-mode",
+                    variable: "HANDFAST_CLIENT_MODE",
+                    key: "client_mode",
+                },
+                flags.client_mode,
+                file.client_mode,
+                CallMode::Stream,
+                |text| {
+                    CallMode::from_str(text, false)
+                        .map_err(|_| format!("{text:?} is neither stream nor unary"))
+                },
             )?,
             file: path,
         })
@@ -264,6 +280,12 @@ mod tests {
         let settings = resolve(None, path, &[]).expect("settings");
         assert_eq!(settings.timeout.value, Duration::from_secs(7));
         assert_eq!(settings.output.source, Source::Default);
+        let unary = self::file("client_mode = 'unary'\n");
+        let settings = resolve(None, Some(unary.path()), &[]).expect("settings");
+        assert_eq!(settings.client_mode.value, CallMode::Unary);
+        let variable = [("HANDFAST_CLIENT_MODE", "stream")];
+        let settings = resolve(None, Some(unary.path()), &variable).expect("settings");
+        assert_eq!(settings.client_mode.value, CallMode::Stream);
     }
 
     #[test]
@@ -278,6 +300,9 @@ mod tests {
     fn a_bad_value_is_an_error_that_names_where_it_stands() {
         let error = resolve(None, None, &[("HANDFAST_TIMEOUT", "soon")]).expect_err("no duration");
         assert!(error.contains("HANDFAST_TIMEOUT") && error.contains("soon"), "{error}");
+        let error =
+            resolve(None, None, &[("HANDFAST_CLIENT_MODE", "pigeon")]).expect_err("no mode");
+        assert!(error.contains("stream") && error.contains("pigeon"), "{error}");
         let file = file("output = 'xml'\n");
         let error = resolve(None, Some(file.path()), &[]).expect_err("no format");
         assert!(error.contains("`output`") && error.contains("xml"), "{error}");

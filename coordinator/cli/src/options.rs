@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use handfast_client::{RequestId, TransactionId};
+use handfast_client::{ClientMode, RequestId, TransactionId};
 
 use crate::bench::options::Bench;
 use crate::duration::parse_duration;
@@ -43,9 +43,40 @@ pub struct GlobalOptions {
     /// How long to wait for an answer, as in 500ms, 40s, 5m [env: HANDFAST_TIMEOUT] [default: 40s]
     #[arg(long, global = true, value_name = "DURATION", value_parser = parse_duration)]
     pub timeout: Option<Duration>,
+    /// How calls reach the coordinator [env: HANDFAST_CLIENT_MODE] [default: stream]
+    #[arg(long, global = true, value_enum, value_name = "MODE")]
+    pub client_mode: Option<CallMode>,
     /// The configuration file [env: HANDFAST_CONFIG] [default: $XDG_CONFIG_HOME/handfast/config.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<PathBuf>,
+}
+
+/// How calls reach the coordinator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum CallMode {
+    /// Over one stream that they share.
+    Stream,
+    /// Each by itself.
+    Unary,
+}
+
+impl CallMode {
+    /// As on the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Unary => "unary",
+        }
+    }
+}
+
+impl From<CallMode> for ClientMode {
+    fn from(mode: CallMode) -> Self {
+        match mode {
+            CallMode::Stream => Self::Stream,
+            CallMode::Unary => Self::Unary,
+        }
+    }
 }
 
 /// How answers and errors are written.

@@ -6,10 +6,12 @@ use std::time::Duration;
 use handfast_commit_core::id::RequestId;
 use handfast_commit_core::limits::{BRANCHES_MAX, PAYLOAD_BYTES_MAX};
 use handfast_wire::v1;
+use handfast_wire::v1::transaction_call::Request as Call;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::{Cause, Error};
-use crate::options::ClientOptions;
+use crate::line::Line;
+use crate::options::{ClientMode, ClientOptions};
 use crate::participants::Directory;
 use crate::request::{Committed, Request, Settled};
 use crate::retry::{Budget, attempts};
@@ -33,6 +35,8 @@ struct Shared {
     endpoint: String,
     options: ClientOptions,
     directory: Directory,
+    /// None: each call is made by itself.
+    line: Option<Line>,
 }
 
 impl Client {
@@ -72,7 +76,11 @@ impl Client {
 
     fn new(endpoint: &str, options: ClientOptions, channel: Channel) -> Self {
         let endpoint = endpoint.to_owned();
-        let shared = Shared { endpoint, options, directory: Directory::default() };
+        let line = match options.mode {
+            ClientMode::Stream => Some(Line::default()),
+            ClientMode::Unary => None,
+        };
+        let shared = Shared { endpoint, options, directory: Directory::default(), line };
         Self { shared: Arc::new(shared), channel }
     }
 
@@ -90,17 +98,16 @@ impl Client {
             Some(request_id) => request_id,
             None => draw_request_id()?,
         };
-        let message = v1::ExecuteTransactionRequest {
+        let message = Call::Execute(v1::ExecuteTransactionRequest {
             request_id: request_id.to_string(),
             branches: request.branches,
             reply_time: request.reply_time.into(),
             options: Some(request.options.to_message()),
-        };
+        });
         let budget = Budget::start(request.deadline.unwrap_or(self.options().deadline));
         let settled = attempts(self.options().retry, budget, || async {
-            let request = budget.request(message.clone());
-            let response = self.transactions().execute_transaction(request).await?.into_inner();
-            Settled::read(response.outcome, Some(request_id.clone()))
+            let outcome = self.ask_outcome(budget, &message).await?;
+            Settled::read(outcome, Some(request_id.clone()))
         });
         match settled.await {
             Ok(settled) => settled.into_committed(Some(request_id)),
@@ -120,6 +127,10 @@ impl Client {
 
     pub(crate) fn directory(&self) -> &Directory {
         &self.shared.directory
+    }
+
+    pub(crate) fn line(&self) -> Option<&Line> {
+        self.shared.line.as_ref()
     }
 
     pub(crate) fn channel(&self) -> Channel {

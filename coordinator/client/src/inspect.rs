@@ -6,6 +6,7 @@ use handfast_commit_core::id::{RequestId, TransactionId};
 use handfast_wire::v1;
 pub use handfast_wire::v1::Transaction as TransactionStatus;
 use handfast_wire::v1::TransactionState;
+use handfast_wire::v1::transaction_call::Request as Call;
 use tonic::Streaming;
 
 use crate::client::Client;
@@ -181,13 +182,8 @@ impl Client {
         }
     }
 
-    async fn ask(
-        &self,
-        budget: Budget,
-        request: &v1::GetTransactionRequest,
-    ) -> Result<TransactionStatus, Failure> {
-        let request = budget.request(request.clone());
-        let response = self.transactions().get_transaction(request).await?.into_inner();
+    async fn ask(&self, budget: Budget, request: &Call) -> Result<TransactionStatus, Failure> {
+        let response = self.ask_get(budget, request).await?;
         response.transaction.ok_or_else(|| Failure::malformed("it carries no transaction"))
     }
 }
@@ -222,8 +218,8 @@ impl Watch {
     }
 }
 
-fn question(key: TransactionKey) -> v1::GetTransactionRequest {
-    match key {
+fn question(key: TransactionKey) -> Call {
+    Call::Get(match key {
         TransactionKey::Id(id) => {
             v1::GetTransactionRequest { transaction_id: id.to_string(), request_id: String::new() }
         }
@@ -231,5 +227,5 @@ fn question(key: TransactionKey) -> v1::GetTransactionRequest {
             transaction_id: String::new(),
             request_id: request_id.to_string(),
         },
-    }
+    })
 }

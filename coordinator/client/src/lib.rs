@@ -25,16 +25,19 @@
 //! - Work inside an open transaction ([`KeyValueSession::apply`]) is repeated only when the first
 //!   attempt is known to have done nothing.
 //!
-//! [`Client`] is cheap to clone; all clones share one connection, which carries any number of calls.
+//! [`Client`] is cheap to clone; all clones share one connection, which carries any number of calls, and on
+//! it one stream for those that are made often ([`ClientMode`]).
 //! Everything here runs inside a tokio runtime.
 //!
 //! Absent on purpose: limits (the coordinator checks them, and its configuration may differ from ours)
 //! and TLS.
 
+mod calls;
 mod client;
 mod error;
 mod inspect;
 pub mod key_value;
+mod line;
 mod options;
 mod participants;
 mod request;
@@ -51,7 +54,7 @@ pub use handfast_wire::v1::{
     AbortCause, BranchState, Protocol, RegisteredParticipant, ReplyTime, TransactionState,
 };
 pub use inspect::{Event, ListFilter, Page, Resolution, TransactionKey, TransactionStatus, Watch};
-pub use options::{ClientOptions, RetryOptions, TransactionOptions};
+pub use options::{ClientMode, ClientOptions, RetryOptions, TransactionOptions};
 pub use participants::KeyValueSession;
 pub use request::{BranchResult, Committed, Request};
 pub use transaction::{Aborted, CommitOptions, Session, Transaction};

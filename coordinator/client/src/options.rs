@@ -5,9 +5,23 @@ use std::time::Duration;
 
 use handfast_wire::v1;
 
+/// How the calls that are made often (execute, begin, commit, abort, get) travel. What comes of them is the
+/// same either way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ClientMode {
+    /// Over one stream that all clones of a client share, many in a frame: a fraction of the cost. A server
+    /// that has no such stream is called as under [`ClientMode::Unary`].
+    #[default]
+    Stream,
+    /// Each call by itself.
+    Unary,
+}
+
 /// How a [`Client`](crate::Client) behaves.
 #[derive(Debug, Clone)]
 pub struct ClientOptions {
+    /// How calls travel. [`ClientMode::Stream`].
+    pub mode: ClientMode,
     /// How long a call may take, retries included, unless it says otherwise. 40 s: longer than a
     /// transaction may stay undecided by default (30 s), so that a slow transaction is answered with
     /// its outcome instead of "unknown".
@@ -21,6 +35,7 @@ pub struct ClientOptions {
 impl Default for ClientOptions {
     fn default() -> Self {
         Self {
+            mode: ClientMode::default(),
             deadline: Duration::from_secs(40),
             connect_timeout: Duration::from_secs(5),
             retry: RetryOptions::default(),

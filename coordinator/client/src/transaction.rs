@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use handfast_commit_core::id::{RequestId, TransactionId};
 use handfast_wire::v1;
-use handfast_wire::v1::transaction_service_client::TransactionServiceClient;
+use handfast_wire::v1::transaction_call::Request as Call;
 
 use crate::client::Client;
 use crate::error::Error;
@@ -105,17 +105,15 @@ impl Transaction {
         // From here on an abort of ours could only race the commit.
         self.abort_on_drop = false;
         let Session { client, id } = &self.session;
-        let request = v1::CommitTransactionRequest {
+        let request = Call::Commit(v1::CommitTransactionRequest {
             transaction_id: id.to_string(),
             reply_time: options.reply_time.into(),
             request_id: options.request_id.as_ref().map(ToString::to_string).unwrap_or_default(),
-        };
+        });
         let budget = Budget::start(options.deadline.unwrap_or(client.options().deadline));
         let request_id = &options.request_id;
         let settled = attempts(client.options().retry, budget, || async {
-            let request = budget.request(request.clone());
-            let response = client.transactions().commit_transaction(request).await?.into_inner();
-            Settled::read(response.outcome, request_id.clone())
+            Settled::read(client.ask_outcome(budget, &request).await?, request_id.clone())
         });
         match settled.await {
             Ok(settled) => settled.into_committed(options.request_id),
@@ -144,12 +142,11 @@ impl Transaction {
 impl Session {
     async fn abort(&self, reason: String, deadline: Duration) -> Result<Aborted, Error> {
         let Session { client, id } = self;
-        let request = v1::AbortTransactionRequest { transaction_id: id.to_string(), reason };
+        let transaction_id = id.to_string();
+        let request = Call::Abort(v1::AbortTransactionRequest { transaction_id, reason });
         let budget = Budget::start(deadline);
         let settled = attempts(client.options().retry, budget, || async {
-            let request = budget.request(request.clone());
-            let response = client.transactions().abort_transaction(request).await?.into_inner();
-            Settled::read(response.outcome, None)
+            Settled::read(client.ask_outcome(budget, &request).await?, None)
         });
         match settled.await {
             Ok(Settled::Aborted { transaction_id, reason }) => {
@@ -214,11 +211,11 @@ impl Client {
     /// What kept the coordinator from it. An answer that was lost leaves nothing but a transaction
     /// without work, which aborts at its timeout.
     pub async fn begin(&self, options: TransactionOptions) -> Result<Transaction, Error> {
-        let request = v1::BeginTransactionRequest { options: Some(options.to_message()) };
+        let options = Some(options.to_message());
+        let request = Call::Begin(v1::BeginTransactionRequest { options });
         let budget = Budget::start(self.options().deadline);
         let begun = attempts(self.options().retry, budget, || async {
-            let request = budget.request(request.clone());
-            let response = self.transactions().begin_transaction(request).await?.into_inner();
+            let response = self.ask_begin(budget, &request).await?;
             let id = response.transaction_id.parse::<TransactionId>();
             id.map_err(|error| Failure::malformed(error.to_string()))
         });
@@ -280,11 +277,6 @@ impl Client {
                 Err(error)
             }
         }
-    }
-
-    pub(crate) fn transactions(&self) -> TransactionServiceClient<tonic::transport::Channel> {
-        TransactionServiceClient::new(self.channel())
-            .max_decoding_message_size(crate::client::MESSAGE_BYTES_MAX)
     }
 
     /// What an outcome that was not told is called.

@@ -13,6 +13,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
+/// Only a failed test waits for so long.
+const WAIT: Duration = Duration::from_secs(60);
+
 /// A stream of calls.
 pub struct Caller {
     frames: Option<mpsc::Sender<v1::StreamTransactionsRequest>>,
@@ -87,7 +90,8 @@ impl Caller {
             if let Some(answer) = self.ready.pop_front() {
                 return Ok(Some(answer));
             }
-            match self.answers.message().await? {
+            let frame = tokio::time::timeout(WAIT, self.answers.message()).await;
+            match frame.expect("an answer or the end")? {
                 Some(frame) => self.ready.extend(frame.answers),
                 None => return Ok(None),
             }
@@ -96,8 +100,7 @@ impl Caller {
 
     /// The next answer: to which call, and which.
     pub async fn answer(&mut self) -> (u64, Answer) {
-        let answer = tokio::time::timeout(crate::LONG, self.next()).await.expect("an answer");
-        let answer = answer.expect("the stream goes on").expect("the stream goes on");
+        let answer = self.next().await.expect("the stream goes on").expect("the stream goes on");
         (answer.call_id, answer.answer.expect("an answer says something"))
     }
 

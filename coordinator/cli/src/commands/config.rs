@@ -6,7 +6,6 @@ use serde_json::{Map, Value, json};
 use crate::config::Settings;
 use crate::duration::show_duration;
 use crate::failure::Failure;
-use crate::options::OutputFormat;
 use crate::output::Output;
 
 /// Prints the settings.
@@ -17,8 +16,9 @@ pub fn show(settings: &Settings, output: &mut Output) -> Result<(), Failure> {
             settings.coordinator.value.clone(),
             settings.coordinator.source.to_string(),
         ),
-        ("output", format_name(settings.output.value), settings.output.source.to_string()),
+        ("output", word(&settings.output.value), settings.output.source.to_string()),
         ("timeout", show_duration(settings.timeout.value), settings.timeout.source.to_string()),
+        ("client_mode", word(&settings.client_mode.value), settings.client_mode.source.to_string()),
     ];
     if output.is_json() {
         let settings: Map<String, Value> = rows
@@ -37,6 +37,7 @@ pub fn show(settings: &Settings, output: &mut Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn format_name(format: OutputFormat) -> String {
-    format.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+/// A choice as it is written on the command line.
+fn word(choice: &impl ValueEnum) -> String {
+    choice.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }

@@ -32,7 +32,7 @@ pub async fn run(
         Command::Kv(command) => kv::run(command, settings, output).await,
         Command::Participants => participants::run(settings, output).await,
         Command::Config(ConfigCommand::Show) => config::show(settings, output),
-        Command::Demo(options) => crate::demo::run(options, output).await,
+        Command::Demo(options) => crate::demo::run(options, settings, output).await,
         Command::Bench(options) => crate::bench::run(&options, settings, output).await,
         Command::Completions { shell } => completions::write(shell, output),
     }
@@ -42,7 +42,8 @@ pub async fn run(
 async fn connect(settings: &Settings) -> Result<Client, Failure> {
     let deadline = settings.timeout.value;
     let connect_timeout = deadline.min(Duration::from_secs(5));
-    let options = ClientOptions { deadline, connect_timeout, ..ClientOptions::default() };
+    let mode = settings.client_mode.value.into();
+    let options = ClientOptions { mode, deadline, connect_timeout, ..ClientOptions::default() };
     Ok(Client::connect_now(&settings.coordinator.value, options).await?)
 }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use handfast_client::{
-    AbortCause, Client, ClientOptions, CommitOptions, Committed, Error, Request, RequestId,
-    RetryOptions, TransactionId, TransactionOptions,
+    AbortCause, Client, ClientMode, ClientOptions, CommitOptions, Committed, Error, Request,
+    RequestId, RetryOptions, TransactionId, TransactionOptions,
 };
 use tokio::time::Instant;
 
@@ -31,8 +31,9 @@ const REASON_CHARS: usize = 200;
 const RESOLVE_WITHIN: Duration = Duration::from_secs(30);
 
 /// How the demo's clients behave: they ask again soon, because what is killed comes back soon.
-pub fn client_options() -> ClientOptions {
+pub fn client_options(mode: ClientMode) -> ClientOptions {
     ClientOptions {
+        mode,
         deadline: DEADLINE,
         connect_timeout: Duration::from_secs(1),
         retry: RetryOptions {

@@ -20,12 +20,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use handfast_client::Client;
+use handfast_client::{Client, ClientMode};
 use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::config::Settings;
 use crate::demo::bank::{Ledger, STORES};
 use crate::demo::cluster::Cluster;
 use crate::demo::load::Teller;
@@ -46,7 +47,8 @@ const CHAOS_STREAM: u64 = u64::MAX / 2;
 ///
 /// # Errors
 /// When a promise did not hold, when the system could not be started, or when it was interrupted.
-pub async fn run(options: Demo, output: &mut Output) -> Result<(), Failure> {
+pub async fn run(options: Demo, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
+    let mode = settings.client_mode.value.into();
     // Before anything is started, so that nothing that was started is left behind.
     let interrupted = interruption().map_err(Failure::Failed)?;
     let programs = programs::find([COORDINATOR, PARTICIPANT]).map_err(Failure::Failed)?;
@@ -57,7 +59,7 @@ pub async fn run(options: Demo, output: &mut Output) -> Result<(), Failure> {
     })?;
     let mut cluster = None;
     let finished = tokio::select! {
-        finished = perform(&options, &programs, folder.path(), &mut cluster) => finished.map(Some),
+        finished = perform(&options, mode, &programs, folder.path(), &mut cluster) => finished.map(Some),
         () = interrupted => Ok(None),
     };
     if let Some(cluster) = &mut cluster {
@@ -128,13 +130,14 @@ fn with_folder(message: String, kept: Option<&Path>) -> String {
 /// stops it whatever happens.
 async fn perform(
     options: &Demo,
+    mode: ClientMode,
     programs: &[PathBuf; 2],
     folder: &Path,
     cluster: &mut Option<Cluster>,
 ) -> Result<Report, String> {
     let seed = options.seed.unwrap_or_else(random::fresh_seed);
     let cluster = cluster.insert(Cluster::start(programs, folder).await?);
-    let connect = Client::connect_with(cluster.endpoint(), load::client_options());
+    let connect = Client::connect_with(cluster.endpoint(), load::client_options(mode));
     let client = connect.map_err(|error| error.to_string())?;
     cluster.connected(&client).await?;
     check::open_accounts(&client, options.accounts).await?;

@@ -95,6 +95,21 @@ async fn key_value_commands_work_alone_and_in_a_transaction() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn calls_go_over_a_stream_unless_told_otherwise() {
+    let fake = Fake::start().await;
+    let at = fake.endpoint.as_str();
+    run(at, &["kv", "put", "orders", "k", "v"]).await.ok();
+    assert_eq!(fake.opened(), 1);
+    let unary = ["--client-mode", "unary", "kv", "get", "orders", "k"];
+    assert_eq!(run(at, &unary).await.ok(), "v\n");
+    let mut command = handfast(at, &["kv", "get", "orders", "k"]);
+    command.env("HANDFAST_CLIENT_MODE", "unary");
+    assert_eq!(run_command(command).await.ok(), "v\n");
+    assert_eq!(fake.opened(), 1);
+    run(at, &["--client-mode", "pigeon", "participants"]).await.fails(2, "stream");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn execute_carries_key_value_work_and_files() {
     let fake = Fake::start().await;
     let at = fake.endpoint.as_str();
@@ -243,6 +258,7 @@ async fn the_configuration_says_where_it_came_from() {
     assert_eq!(shown["coordinator"]["source"], "environment HANDFAST_COORDINATOR");
     assert_eq!(shown["timeout"]["source"], format!("file {path}"));
     assert_eq!(shown["output"]["source"], "flag --output");
+    assert_eq!(shown["client_mode"]["value"], "stream");
     let flag = ["--coordinator", "http://flag:1", "config", "show", "--config", path];
     let shown = run("http://variable:1", &flag).await.ok();
     assert!(shown.contains("http://flag:1") && shown.contains("flag --coordinator"), "{shown}");

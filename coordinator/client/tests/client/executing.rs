@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use handfast_client::key_value::{Results, Work};
 use handfast_client::{
-    AbortCause, Cause, Client, ClientOptions, Error, ListFilter, Request, RequestId, Resolution,
-    TransactionState,
+    AbortCause, Cause, Client, ClientMode, ClientOptions, Error, ListFilter, Request, RequestId,
+    Resolution, TransactionState,
 };
 use handfast_wire::v1::AbortReason;
 use tonic::{Code, Status};
@@ -20,10 +20,9 @@ fn put() -> Request {
     Request::new().branch("orders", Work::new().put("order-1", "shipped"))
 }
 
-#[tokio::test]
-async fn a_commit_brings_the_results() {
+pub async fn a_commit_brings_the_results(mode: ClientMode) {
     let fake = Fake::start().await;
-    let client = client(&fake.endpoint, LONG);
+    let client = client(mode, &fake.endpoint, LONG);
     let request = put().branch("accounts", Work::new().add("alice", 7).get("alice").get("bob"));
     let committed = client.execute(request).await.expect("committed");
     assert!(committed.is_applied());
@@ -36,8 +35,7 @@ async fn a_commit_brings_the_results() {
     assert!(committed.result("nobody").is_none());
 }
 
-#[tokio::test]
-async fn retries_keep_the_request_id() {
+pub async fn retries_keep_the_request_id(mode: ClientMode) {
     let fake = Fake::start().await;
     fake.script([
         Step::Fail(status(Code::Unavailable, "STARTING", "starting", None)),
@@ -52,7 +50,7 @@ async fn retries_keep_the_request_id() {
         Step::Outcome(TransactionState::Unknown, AbortReason::default()),
     ]);
     let committed =
-        client(&fake.endpoint, LONG).execute(put()).await.expect("committed in the end");
+        client(mode, &fake.endpoint, LONG).execute(put()).await.expect("committed in the end");
     let seen = fake.request_ids();
     assert_eq!(seen.len(), 6);
     let drawn = committed.request_id.expect("one is drawn").to_string();
@@ -60,10 +58,11 @@ async fn retries_keep_the_request_id() {
     assert_eq!(drawn.len(), 32);
 }
 
-#[tokio::test]
-async fn a_request_id_that_is_given_is_kept_and_one_that_is_drawn_is_used_once() {
+pub async fn a_request_id_that_is_given_is_kept_and_one_that_is_drawn_is_used_once(
+    mode: ClientMode,
+) {
     let fake = Fake::start().await;
-    let client = client(&fake.endpoint, LONG);
+    let client = client(mode, &fake.endpoint, LONG);
     let given: RequestId = "order-1".parse().expect("a request_id");
     client.execute(put().request_id(given)).await.expect("committed");
     client.execute(put()).await.expect("committed");
@@ -73,12 +72,11 @@ async fn a_request_id_that_is_given_is_kept_and_one_that_is_drawn_is_used_once()
     assert_ne!(seen[1], seen[2]);
 }
 
-#[tokio::test]
-async fn a_broken_connection_is_mended_and_the_request_repeated() {
+pub async fn a_broken_connection_is_mended_and_the_request_repeated(mode: ClientMode) {
     let fake = Fake::start().await;
     let proxy = Proxy::start(&fake.endpoint).await;
     fake.script([Step::Hang]);
-    let client = client(&proxy.endpoint, LONG);
+    let client = client(mode, &proxy.endpoint, LONG);
     let executing = tokio::spawn(async move { client.execute(put()).await });
     until("the first attempt has arrived", || fake.request_ids().len() == 1).await;
     proxy.cut();
@@ -88,11 +86,10 @@ async fn a_broken_connection_is_mended_and_the_request_repeated() {
     assert_eq!(seen[0], seen[1]);
 }
 
-#[tokio::test]
-async fn without_an_answer_the_outcome_is_unknown() {
+pub async fn without_an_answer_the_outcome_is_unknown(mode: ClientMode) {
     let fake = Fake::start().await;
     fake.script([Step::Hang]);
-    let client = client(&fake.endpoint, LONG);
+    let client = client(mode, &fake.endpoint, LONG);
     let error =
         client.execute(put().deadline(Duration::from_millis(200))).await.expect_err("no answer");
     let Error::OutcomeUnknown { request_id: Some(request_id), .. } = &error else {
@@ -102,21 +99,19 @@ async fn without_an_answer_the_outcome_is_unknown() {
     assert!(error.may_have_committed() && !error.nothing_was_done());
 }
 
-#[tokio::test]
-async fn a_refusal_after_a_doubtful_attempt_leaves_the_outcome_unknown() {
+pub async fn a_refusal_after_a_doubtful_attempt_leaves_the_outcome_unknown(mode: ClientMode) {
     let fake = Fake::start().await;
     fake.script([
         Step::Fail(Status::unavailable("a proxy")),
         Step::Fail(status(Code::NotFound, "UNKNOWN_PARTICIPANT", "gone", None)),
     ]);
-    let error = client(&fake.endpoint, LONG).execute(put()).await.expect_err("refused");
+    let error = client(mode, &fake.endpoint, LONG).execute(put()).await.expect_err("refused");
     assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
 }
 
-#[tokio::test]
-async fn an_answer_that_settles_nothing_is_an_unknown_outcome() {
+pub async fn an_answer_that_settles_nothing_is_an_unknown_outcome(mode: ClientMode) {
     let fake = Fake::start().await;
-    let client = client(&fake.endpoint, LONG);
+    let client = client(mode, &fake.endpoint, LONG);
     let undecided = || Step::Outcome(TransactionState::Preparing, AbortReason::default());
     fake.script(std::iter::repeat_with(undecided).take(100));
     let error =
@@ -131,14 +126,13 @@ async fn an_answer_that_settles_nothing_is_an_unknown_outcome() {
     assert!(unknown, "{error}");
     let internal = Fake::start().await;
     internal.script([Step::Fail(Status::internal("a bug"))]);
-    let client = crate::client(&internal.endpoint, LONG);
+    let client = crate::client(mode, &internal.endpoint, LONG);
     let error = client.execute(put()).await.expect_err("a bug");
     assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
     assert_eq!(internal.request_ids().len(), 1);
 }
 
-#[tokio::test]
-async fn an_abort_says_who_and_why() {
+pub async fn an_abort_says_who_and_why(mode: ClientMode) {
     let fake = Fake::start().await;
     let reason = AbortReason {
         cause: AbortCause::VotedNo.into(),
@@ -146,17 +140,16 @@ async fn an_abort_says_who_and_why() {
         message: "out of stock".into(),
     };
     fake.script([Step::Outcome(TransactionState::Aborted, reason)]);
-    let error = client(&fake.endpoint, LONG).execute(put()).await.expect_err("aborted");
+    let error = client(mode, &fake.endpoint, LONG).execute(put()).await.expect_err("aborted");
     let Error::Aborted { cause, participant, message, .. } = error else { panic!("{error}") };
     assert_eq!((cause, participant.as_deref()), (AbortCause::VotedNo, Some("orders")));
     assert_eq!(message, "out of stock");
     assert_eq!(fake.request_ids().len(), 1, "an abort is an answer, and not tried again");
 }
 
-#[tokio::test]
-async fn refusals_have_types_of_their_own() {
+pub async fn refusals_have_types_of_their_own(mode: ClientMode) {
     let fake = Fake::start().await;
-    let client = client(&fake.endpoint, Duration::from_millis(300));
+    let client = client(mode, &fake.endpoint, Duration::from_millis(300));
     let refused = async |code, reason: &str, retry_after| {
         fake.script([Step::Fail(status(code, reason, "why", retry_after))]);
         client.execute(put()).await.expect_err("refused")
@@ -178,37 +171,35 @@ async fn refusals_have_types_of_their_own() {
     assert!(matches!(error, Error::Unavailable { .. }) && error.nothing_was_done(), "{error}");
 }
 
-#[tokio::test]
-async fn a_participant_that_is_not_registered_is_named() {
+pub async fn a_participant_that_is_not_registered_is_named(mode: ClientMode) {
     let fake = Fake::start().await;
     let request = put().branch("nobody", Work::new().get("k"));
-    let error = client(&fake.endpoint, LONG).execute(request).await.expect_err("not registered");
+    let error =
+        client(mode, &fake.endpoint, LONG).execute(request).await.expect_err("not registered");
     let Error::UnknownParticipant { participant, .. } = &error else { panic!("{error}") };
     assert_eq!(participant.as_deref(), Some("nobody"));
 }
 
-#[tokio::test]
-async fn where_nobody_listens_nothing_was_done() {
+pub async fn where_nobody_listens_nothing_was_done(mode: ClientMode) {
     // A port that was free a moment ago and that nobody listens at.
     let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let endpoint = format!("http://{}", free.local_addr().expect("its address"));
     drop(free);
-    let error = client(&endpoint, Duration::from_millis(300))
+    let error = client(mode, &endpoint, Duration::from_millis(300))
         .execute(put())
         .await
         .expect_err("nobody is there");
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
     assert!(error.to_string().contains(&endpoint), "{error}");
-    let error = Client::connect_now(&endpoint, ClientOptions::default())
+    let error = Client::connect_now(&endpoint, ClientOptions { mode, ..ClientOptions::default() })
         .await
         .expect_err("nobody is there");
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
 }
 
-#[tokio::test]
-async fn a_client_and_its_clones_share_one_connection() {
+pub async fn a_client_and_its_clones_share_one_connection(mode: ClientMode) {
     let fake = Fake::start().await;
-    let client = client(&fake.endpoint, LONG);
+    let client = client(mode, &fake.endpoint, LONG);
     let calls: Vec<_> = (0..256)
         .map(|_| {
             let client = client.clone();
@@ -225,10 +216,9 @@ async fn a_client_and_its_clones_share_one_connection() {
     assert_eq!(Results::decode(result).expect("results").integer(0), Some(256));
 }
 
-#[tokio::test]
-async fn transactions_are_found_listed_watched_and_resolved() {
+pub async fn transactions_are_found_listed_watched_and_resolved(mode: ClientMode) {
     let fake = Fake::start().await;
-    let client = client(&fake.endpoint, LONG);
+    let client = client(mode, &fake.endpoint, LONG);
     let request_id: RequestId = "order-1".parse().expect("a request_id");
     let request = put().request_id(request_id.clone()).summary("ship it").label("team", "blue");
     let committed = client.execute(request).await.expect("committed");
@@ -266,10 +256,11 @@ async fn transactions_are_found_listed_watched_and_resolved() {
     );
 }
 
-#[tokio::test]
-async fn asking_again_brings_the_outcome_of_a_transaction_that_is_decided_later() {
+pub async fn asking_again_brings_the_outcome_of_a_transaction_that_is_decided_later(
+    mode: ClientMode,
+) {
     let fake = Fake::start().await;
-    let client = client(&fake.endpoint, LONG);
+    let client = client(mode, &fake.endpoint, LONG);
     let transaction = client.begin(Default::default()).await.expect("begun");
     let id = transaction.id();
     let asking = tokio::spawn({

@@ -9,16 +9,20 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use handfast_wire::convert;
 use handfast_wire::v1;
 use handfast_wire::v1::coordinator_service_server::{CoordinatorService, CoordinatorServiceServer};
 use handfast_wire::v1::key_value_operation::Operation;
 use handfast_wire::v1::key_value_service_server::{KeyValueService, KeyValueServiceServer};
+use handfast_wire::v1::transaction_answer::Answer as Told;
+use handfast_wire::v1::transaction_call::Request as Call;
 use handfast_wire::v1::transaction_service_server::{TransactionService, TransactionServiceServer};
 use prost::Message;
 use prost::bytes::Bytes;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::{Code, Request, Response, Status};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt};
 
 type Answer<T> = Result<Response<T>, Status>;
@@ -38,6 +42,8 @@ pub enum Step {
 pub struct Fake {
     /// Where it is served.
     pub endpoint: String,
+    /// While it is there, streams of calls are refused with it, and those that are open end with it.
+    pub streams: Arc<watch::Sender<Option<Status>>>,
     state: Arc<Mutex<State>>,
 }
 
@@ -48,6 +54,8 @@ struct State {
     request_ids: Vec<String>,
     /// The transaction of every Apply that arrived.
     applied: usize,
+    /// How many streams of calls were opened.
+    opened: usize,
     sequence: u64,
     /// By participant and key. What a transaction writes is seen at once by all: there are no locks.
     data: BTreeMap<(String, Bytes), Bytes>,
@@ -66,7 +74,8 @@ impl Fake {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let endpoint = format!("http://{}", listener.local_addr().expect("its address"));
-        let fake = Self { endpoint, state: Arc::default() };
+        let (streams, _) = watch::channel(None);
+        let fake = Self { endpoint, streams: Arc::new(streams), state: Arc::default() };
         let server = tonic::transport::Server::builder()
             .add_service(TransactionServiceServer::new(fake.clone()))
             .add_service(CoordinatorServiceServer::new(fake.clone()))
@@ -90,9 +99,42 @@ impl Fake {
         self.lock().applied
     }
 
+    /// How many streams of calls have been opened.
+    pub fn opened(&self) -> usize {
+        self.lock().opened
+    }
+
     /// The states of all transactions, in the order of their begin.
     pub fn states(&self) -> Vec<v1::TransactionState> {
         self.lock().transactions.iter().map(v1::Transaction::state).collect()
+    }
+
+    /// Answers one call of a stream.
+    async fn answer(&self, call: v1::TransactionCall) -> v1::TransactionAnswer {
+        let answer = match call.request.expect("a call asks for something") {
+            Call::Execute(request) => {
+                let response = self.execute_transaction(Request::new(request)).await;
+                response.map(|response| Told::Execute(response.into_inner()))
+            }
+            Call::Begin(request) => {
+                let response = self.begin_transaction(Request::new(request)).await;
+                response.map(|response| Told::Begin(response.into_inner()))
+            }
+            Call::Commit(request) => {
+                let response = self.commit_transaction(Request::new(request)).await;
+                response.map(|response| Told::Commit(response.into_inner()))
+            }
+            Call::Abort(request) => {
+                let response = self.abort_transaction(Request::new(request)).await;
+                response.map(|response| Told::Abort(response.into_inner()))
+            }
+            Call::Get(request) => {
+                let response = self.get_transaction(Request::new(request)).await;
+                response.map(|response| Told::Get(response.into_inner()))
+            }
+        };
+        let answer = answer.unwrap_or_else(|status| Told::Status(convert::status_message(&status)));
+        v1::TransactionAnswer { call_id: call.call_id, answer: Some(answer) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -324,6 +366,49 @@ impl TransactionService for Fake {
         };
         let events = vec![event("watching"), event("ended")];
         Ok(Response::new(tokio_stream::iter(events)))
+    }
+
+    type StreamTransactionsStream =
+        UnboundedReceiverStream<Result<v1::StreamTransactionsResponse, Status>>;
+
+    async fn stream_transactions(
+        &self,
+        request: Request<Streaming<v1::StreamTransactionsRequest>>,
+    ) -> Answer<Self::StreamTransactionsStream> {
+        let mut streams = self.streams.subscribe();
+        if let Some(status) = streams.borrow().clone() {
+            return Err(status);
+        }
+        self.lock().opened += 1;
+        let mut frames = request.into_inner();
+        let (answers, outgoing) = mpsc::unbounded_channel();
+        let fake = self.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    frame = frames.message() => match frame {
+                        Ok(Some(frame)) => for call in frame.calls {
+                            let (fake, answers) = (fake.clone(), answers.clone());
+                            tokio::spawn(async move {
+                                let answers_of_one = vec![fake.answer(call).await];
+                                let frame =
+                                    v1::StreamTransactionsResponse { answers: answers_of_one };
+                                // The client may have gone.
+                                let _ = answers.send(Ok(frame));
+                            });
+                        },
+                        _ => return,
+                    },
+                    end = streams.wait_for(Option::is_some) => {
+                        if let Ok(Some(status)) = end.as_deref() {
+                            let _ = answers.send(Err(status.clone()));
+                        }
+                        return;
+                    }
+                }
+            }
+        });
+        Ok(Response::new(UnboundedReceiverStream::new(outgoing)))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use handfast_client::key_value::Work;
-use handfast_client::{Client, Error, TransactionOptions, TransactionState};
+use handfast_client::{Client, ClientMode, Error, TransactionOptions, TransactionState};
 use tonic::{Code, Status};
 
 use crate::fake::{Fake, Step, status};
@@ -11,15 +11,14 @@ use crate::{client, until};
 
 const LONG: Duration = Duration::from_secs(60);
 
-async fn start() -> (Fake, Client) {
+async fn start(mode: ClientMode) -> (Fake, Client) {
     let fake = Fake::start().await;
-    let client = client(&fake.endpoint, LONG);
+    let client = client(mode, &fake.endpoint, LONG);
     (fake, client)
 }
 
-#[tokio::test]
-async fn work_that_succeeds_is_committed() {
-    let (fake, client) = start().await;
+pub async fn work_that_succeeds_is_committed(mode: ClientMode) {
+    let (fake, client) = start(mode).await;
     let options = TransactionOptions::new().summary("a transfer");
     // Spawned, so that the future is known to be free to move between threads.
     let (balance, committed) = tokio::spawn(async move {
@@ -39,9 +38,8 @@ async fn work_that_succeeds_is_committed() {
     assert_eq!(fake.states(), [TransactionState::Committed]);
 }
 
-#[tokio::test]
-async fn work_that_fails_is_aborted_and_its_error_is_the_one_told() {
-    let (fake, client) = start().await;
+pub async fn work_that_fails_is_aborted_and_its_error_is_the_one_told(mode: ClientMode) {
+    let (fake, client) = start(mode).await;
     let done = client.transaction(TransactionOptions::new(), |session| async move {
         session.key_value("nobody").apply(Work::new().get("k")).await
     });
@@ -53,9 +51,10 @@ async fn work_that_fails_is_aborted_and_its_error_is_the_one_told() {
     assert_eq!(fake.applied(), 0);
 }
 
-#[tokio::test]
-async fn a_transaction_that_is_dropped_is_aborted_and_one_that_is_left_is_not() {
-    let (fake, client) = start().await;
+pub async fn a_transaction_that_is_dropped_is_aborted_and_one_that_is_left_is_not(
+    mode: ClientMode,
+) {
+    let (fake, client) = start(mode).await;
     let left = client.begin(TransactionOptions::new()).await.expect("begun").leave();
     drop(client.begin(TransactionOptions::new()).await.expect("begun"));
     until("the dropped one is aborted", || fake.states()[1] == TransactionState::Aborted).await;
@@ -65,9 +64,8 @@ async fn a_transaction_that_is_dropped_is_aborted_and_one_that_is_left_is_not() 
     assert_eq!(fake.states()[0], TransactionState::Committed);
 }
 
-#[tokio::test]
-async fn work_that_may_have_been_done_is_not_done_again() {
-    let (fake, client) = start().await;
+pub async fn work_that_may_have_been_done_is_not_done_again(mode: ClientMode) {
+    let (fake, client) = start(mode).await;
     let transaction = client.begin(TransactionOptions::new()).await.expect("begun");
     fake.script([Step::Fail(Status::unavailable("a proxy"))]);
     let applied = transaction.key_value("accounts").apply(Work::new().add("alice", 1)).await;
@@ -77,9 +75,8 @@ async fn work_that_may_have_been_done_is_not_done_again() {
     transaction.abort("unclear").await.expect("aborted");
 }
 
-#[tokio::test]
-async fn work_that_was_not_done_is_tried_again() {
-    let (fake, client) = start().await;
+pub async fn work_that_was_not_done_is_tried_again(mode: ClientMode) {
+    let (fake, client) = start(mode).await;
     let transaction = client.begin(TransactionOptions::new()).await.expect("begun");
     fake.script([Step::Fail(status(Code::Unavailable, "STARTING", "starting", None))]);
     let results = transaction.key_value("accounts").apply(Work::new().add("alice", 1)).await;
@@ -88,9 +85,8 @@ async fn work_that_was_not_done_is_tried_again() {
     transaction.commit().await.expect("committed");
 }
 
-#[tokio::test]
-async fn an_abort_by_the_participant_is_told_as_one() {
-    let (fake, client) = start().await;
+pub async fn an_abort_by_the_participant_is_told_as_one(mode: ClientMode) {
+    let (fake, client) = start(mode).await;
     let transaction = client.begin(TransactionOptions::new()).await.expect("begun");
     fake.script([Step::Fail(status(Code::Aborted, "TRANSACTION_ABORTED", "wounded", None))]);
     let error =
@@ -100,9 +96,8 @@ async fn an_abort_by_the_participant_is_told_as_one() {
     assert_eq!(participant.as_deref(), Some("accounts"));
 }
 
-#[tokio::test]
-async fn a_commit_is_repeated_and_its_abort_is_believed_after_doubt() {
-    let (fake, client) = start().await;
+pub async fn a_commit_is_repeated_and_its_abort_is_believed_after_doubt(mode: ClientMode) {
+    let (fake, client) = start(mode).await;
     let transaction = client.begin(TransactionOptions::new()).await.expect("begun");
     fake.script([
         Step::Fail(Status::unavailable("a proxy")),
@@ -116,9 +111,10 @@ async fn a_commit_is_repeated_and_its_abort_is_believed_after_doubt() {
     );
 }
 
-#[tokio::test]
-async fn a_commit_without_an_answer_is_unknown_and_is_not_aborted_behind_its_back() {
-    let (fake, client) = start().await;
+pub async fn a_commit_without_an_answer_is_unknown_and_is_not_aborted_behind_its_back(
+    mode: ClientMode,
+) {
+    let (fake, client) = start(mode).await;
     let transaction = client.begin(TransactionOptions::new()).await.expect("begun");
     fake.script([Step::Hang]);
     let id = transaction.id();
@@ -135,9 +131,8 @@ async fn a_commit_without_an_answer_is_unknown_and_is_not_aborted_behind_its_bac
     }
 }
 
-#[tokio::test]
-async fn a_committed_transaction_is_not_aborted() {
-    let (_fake, client) = start().await;
+pub async fn a_committed_transaction_is_not_aborted(mode: ClientMode) {
+    let (_fake, client) = start(mode).await;
     let transaction = client.begin(TransactionOptions::new()).await.expect("begun");
     let again = client.attach(transaction.id());
     transaction.commit().await.expect("committed");
