@@ -60,6 +60,16 @@ pub enum CallMode {
     Unary,
 }
 
+impl CallMode {
+    /// As on the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Unary => "unary",
+        }
+    }
+}
+
 impl From<CallMode> for ClientMode {
     fn from(mode: CallMode) -> Self {
         match mode {

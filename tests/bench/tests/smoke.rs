@@ -108,7 +108,7 @@ fn the_quick_plan_tells_what_it_promises() {
 fn every_workload_and_load_is_served_by_both() {
     let temporary = tempfile::tempdir().expect("a folder");
     let arguments = "--spawn --workload commit,aborts,reads,interactive --clients 4 --rate 200 \
-        --participants 1,2 --client-mode unary,stream --seconds 0.1 --warm-up 0 --rounds 1 --output json";
+        --participants 1,2 --mode unary,stream --seconds 0.1 --warm-up 0 --rounds 1 --output json";
     let result = json(&bench(temporary.path(), arguments).output().expect("it runs"));
     let details = result["details"].as_array().expect("details");
     assert_eq!(details.len(), 32);

@@ -34,13 +34,14 @@ use tempfile::TempDir;
 
 use crate::bench::measure::Measured;
 use crate::bench::options::Bench;
-use crate::bench::plan::{ClientMode, ProtocolName};
+use crate::bench::plan::{Plan, ProtocolName};
 use crate::bench::report::Results;
 use crate::bench::scale::Scale;
 use crate::bench::system::{Kind, Programs, System};
-use crate::config::Settings;
+use crate::config::{Settings, Source};
 use crate::demo::interruption;
 use crate::failure::Failure;
+use crate::options::CallMode;
 use crate::output::Output;
 use crate::programs::{self, COORDINATOR, PARTICIPANT, SKELETON};
 
@@ -49,12 +50,17 @@ use crate::programs::{self, COORDINATOR, PARTICIPANT, SKELETON};
 /// # Errors
 /// When the system could not be started or measured, or when it was interrupted.
 pub async fn run(options: &Bench, settings: &Settings, output: &mut Output) -> Result<(), Failure> {
+    let mode = match settings.client_mode.source {
+        Source::Flag(_) => Some(settings.client_mode.value),
+        _ => None,
+    };
+    let plan = options.plan(mode).map_err(Failure::Usage)?;
     // Before anything is started, so that nothing that was started is left behind.
     let interrupted = interruption().map_err(Failure::Failed)?;
     let (mut folder, mut systems) = (None, Vec::new());
     let bar = ProgressBar::new_spinner();
     let finished = tokio::select! {
-        finished = perform(options, settings, &mut folder, &mut systems, &bar) => finished,
+        finished = perform(options, plan, settings, &mut folder, &mut systems, &bar) => finished,
         () = interrupted => Err("the benchmark was interrupted; its processes are stopped".to_owned()),
     };
     bar.finish_and_clear();
@@ -97,12 +103,12 @@ enum Finished {
 /// other, whatever happens.
 async fn perform(
     options: &Bench,
+    plan: Plan,
     settings: &Settings,
     folder: &mut Option<TempDir>,
     systems: &mut Vec<System>,
     bar: &ProgressBar,
 ) -> Result<Finished, String> {
-    let plan = options.plan();
     let mut results = Results {
         plan,
         spawned: options.spawn,
@@ -115,7 +121,9 @@ async fn perform(
             programs::find([COORDINATOR, PARTICIPANT, SKELETON])?;
         let programs = Programs { coordinator, participant, skeleton };
         let folder = folder.insert(temporary_folder()?);
-        if let Some(scale) = scale::run(options, &programs, folder.path(), systems, bar).await? {
+        if let Some(scale) =
+            scale::run(options, &results.plan, &programs, folder.path(), systems, bar).await?
+        {
             return Ok(Finished::Scale(scale));
         }
         measure_floors(&mut results, &programs.skeleton, folder.path(), bar).await?;
@@ -175,7 +183,7 @@ async fn measure_floors(
 
 /// Whether transactions of this protocol are done there.
 async fn serves(system: &System, protocol: ProtocolName) -> Result<bool, String> {
-    let client = system.client(ClientMode::Unary)?;
+    let client = system.client(CallMode::Unary)?;
     let options = TransactionOptions::new().protocol(protocol.protocol());
     let mut request = Request::new().options(options);
     // Two, where there are: one is committed in one phase under every protocol.

@@ -240,6 +240,10 @@ mod tests {
         assert_eq!(target.calls.load(Ordering::Relaxed), 10, "the others had to wait");
         assert_eq!(tally.unanswered, 200);
         assert!(tally.percentile_ms(1.0) >= 99.0, "all have waited at least until the end");
+        assert!(
+            tally.percentile_ms(50.0) >= 150.0,
+            "those that were never sent, since they were due"
+        );
     }
 
     #[test]

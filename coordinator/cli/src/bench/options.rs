@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 
-use crate::bench::plan::{Chosen, ClientMode, Plan, ProtocolName, Reply};
+use crate::bench::plan::{Chosen, Plan, ProtocolName, Reply};
 use crate::bench::workload::Workload;
+use crate::options::CallMode;
 
 /// Most participants of a transaction that is measured.
 pub const PARTICIPANTS_MAX: usize = 8;
@@ -31,12 +32,12 @@ begin with caller/ and contended/. There is then no skeleton to compare with.
 
 Without --quick, --full or a choice of cases, the usual transaction (two-phase, two participants, 64 clients
 over a stream, answered when decided) is varied in one respect at a time, which takes a few minutes.
-A choice (--clients, --rate, --participants, --workload, --client-mode, --reply, --protocol; each a list with
+A choice (--clients, --rate, --participants, --workload, --mode, --reply, --protocol; each a list with
 commas) measures all combinations of what is given.
 
 Examples:
   handfast bench --spawn --quick --output json
-  handfast bench --spawn --clients 1,64 --client-mode stream,unary --plots plots
+  handfast bench --spawn --clients 1,64 --mode stream,unary --plots plots
   handfast bench --coordinator http://127.0.0.1:7420 --rate 2000 --seconds 10
   handfast bench --spawn --in-doubt 1000000"
 )]
@@ -72,7 +73,7 @@ pub struct Bench {
         help_heading = "Cases"
     )]
     pub workload: Vec<Workload>,
-    /// How they speak to the coordinator
+    /// How their calls reach the coordinator [default: --client-mode where it is given, or else stream]
     #[arg(
         long,
         value_enum,
@@ -81,7 +82,7 @@ pub struct Bench {
         conflicts_with = "plan",
         help_heading = "Cases"
     )]
-    pub client_mode: Vec<ClientMode>,
+    pub mode: Vec<CallMode>,
     /// When they are answered
     #[arg(
         long,
@@ -141,13 +142,23 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// What is to be measured.
-    pub fn plan(&self) -> Plan {
+    /// What is to be measured. `mode` is that of `--client-mode`, where it was given.
+    ///
+    /// # Errors
+    /// A sentence, when the two do not go together.
+    pub fn plan(&self, mode: Option<CallMode>) -> Result<Plan, String> {
+        if mode.is_some() && (self.quick || self.full) {
+            return Err("--quick and --full measure both modes: leave out --client-mode".to_owned());
+        }
+        let modes = match mode {
+            Some(mode) if self.mode.is_empty() => vec![mode],
+            _ => self.mode.clone(),
+        };
         let chosen = Chosen {
             protocols: self.protocol.clone(),
             workloads: self.workload.clone(),
             participants: self.participants.clone(),
-            modes: self.client_mode.clone(),
+            modes,
             replies: self.reply.clone(),
             clients: self.clients.clone(),
             rates: self.rate.clone(),
@@ -169,7 +180,7 @@ impl Bench {
             plan.window.warm_up = Duration::from_secs_f64(seconds);
         }
         plan.rounds = self.rounds.unwrap_or(plan.rounds);
-        plan
+        Ok(plan)
     }
 }
 
@@ -238,7 +249,7 @@ mod tests {
             ("--seconds 0", "from 0.01 to 86400"),
             ("--warm-up=-1", "from 0 to 3600"),
             ("--rounds 0", "--rounds"),
-            ("--client-mode pigeon", "possible values: stream, unary"),
+            ("--mode pigeon", "possible values: stream, unary"),
             ("--reply soon", "possible values: decided, applied"),
             ("--workload rest", "interactive"),
             ("--protocol four-phase", "two-phase"),
@@ -256,15 +267,18 @@ mod tests {
 
     #[test]
     fn a_choice_is_crossed_and_the_times_are_the_callers() {
-        let bench = parse("--spawn --clients 1,8 --client-mode unary,stream --seconds 0.05");
-        let plan = bench.expect("a choice").plan();
-        assert_eq!(plan.cases.len(), 4);
-        assert_eq!(plan.window.measured, Duration::from_millis(50));
-        let plan = parse("--spawn --quick --rounds 1 --warm-up 0").expect("quick").plan();
-        assert_eq!((plan.rounds, plan.window.warm_up), (1, Duration::ZERO));
-        assert_eq!(plan.cases, Plan::quick().cases);
-        let plan = parse("--rate 2.5").expect("a rate").plan();
-        assert_eq!(plan.cases[0].load, Load::Open { rate: 2.5 });
+        let plan = |arguments: &str, mode| parse(arguments).expect(arguments).plan(mode);
+        let usual = |arguments: &str| plan(arguments, None).expect("a plan");
+        let chosen = usual("--spawn --clients 1,8 --mode unary,stream --seconds 0.05");
+        assert_eq!(chosen.cases.len(), 4);
+        assert_eq!(chosen.window.measured, Duration::from_millis(50));
+        let quick = usual("--spawn --quick --rounds 1 --warm-up 0");
+        assert_eq!((quick.rounds, quick.window.warm_up), (1, Duration::ZERO));
+        assert_eq!(quick.cases, Plan::quick().cases);
+        assert_eq!(usual("--rate 2.5").cases[0].load, Load::Open { rate: 2.5 });
+        let unary = plan("--clients 1", Some(CallMode::Unary)).expect("a plan");
+        assert_eq!(unary.cases[0].mode, CallMode::Unary, "that of --client-mode");
+        assert!(plan("--quick", Some(CallMode::Unary)).is_err());
         assert_eq!(parse("--spawn --overload").expect("a scale").overload, Some(2.0));
     }
 }

@@ -7,25 +7,7 @@ use handfast_client::{Protocol, ReplyTime};
 
 use crate::bench::target::Window;
 use crate::bench::workload::Workload;
-
-/// How the client library speaks to the coordinator.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum)]
-pub enum ClientMode {
-    /// Over one stream that carries many calls.
-    Stream,
-    /// A unary call for each.
-    Unary,
-}
-
-impl ClientMode {
-    /// As on the command line and in results.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Stream => "stream",
-            Self::Unary => "unary",
-        }
-    }
-}
+use crate::options::CallMode;
 
 /// The commit protocol of a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ValueEnum)]
@@ -86,7 +68,7 @@ impl Reply {
 }
 
 /// Who calls, and when.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Load {
     /// So many callers, each with one transaction open.
     Closed { clients: usize },
@@ -95,12 +77,12 @@ pub enum Load {
 }
 
 /// One thing that is measured.
-#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Case {
     pub protocol: ProtocolName,
     pub workload: Workload,
     pub participants: usize,
-    pub mode: ClientMode,
+    pub mode: CallMode,
     pub reply: Reply,
     pub load: Load,
 }
@@ -123,7 +105,7 @@ pub struct Chosen {
     pub protocols: Vec<ProtocolName>,
     pub workloads: Vec<Workload>,
     pub participants: Vec<usize>,
-    pub modes: Vec<ClientMode>,
+    pub modes: Vec<CallMode>,
     pub replies: Vec<Reply>,
     pub clients: Vec<usize>,
     pub rates: Vec<f64>,
@@ -138,7 +120,7 @@ const USUAL: Case = Case {
     protocol: ProtocolName::TwoPhase,
     workload: Workload::Commit,
     participants: 2,
-    mode: ClientMode::Stream,
+    mode: CallMode::Stream,
     reply: Reply::Decided,
     load: Load::Closed { clients: 64 },
 };
@@ -155,7 +137,7 @@ impl Plan {
             Case { load: closed(64), ..USUAL },
             Case { load: closed(256), ..USUAL },
             Case { reply: Reply::Applied, ..USUAL },
-            Case { mode: ClientMode::Unary, ..USUAL },
+            Case { mode: CallMode::Unary, ..USUAL },
         ];
         let millis = Duration::from_millis;
         let window = Window { warm_up: millis(300), measured: millis(1000) };
@@ -169,7 +151,7 @@ impl Plan {
             cases.push(Case { load: closed(clients), ..USUAL });
         }
         for clients in [64, 256] {
-            cases.push(Case { mode: ClientMode::Unary, load: closed(clients), ..USUAL });
+            cases.push(Case { mode: CallMode::Unary, load: closed(clients), ..USUAL });
             cases.push(Case { reply: Reply::Applied, load: closed(clients), ..USUAL });
         }
         for participants in [1, 3, 5] {
@@ -192,7 +174,7 @@ impl Plan {
         variations.extend([1, 3, 5].map(|participants| Case { participants, ..USUAL }));
         let workloads = Workload::value_variants().iter().skip(1);
         variations.extend(workloads.map(|&workload| Case { workload, ..USUAL }));
-        variations.push(Case { mode: ClientMode::Unary, ..USUAL });
+        variations.push(Case { mode: CallMode::Unary, ..USUAL });
         variations.push(Case { reply: Reply::Applied, ..USUAL });
         let loads = CLIENTS.map(closed).into_iter().chain([Load::Open { rate: OPEN_RATE }]);
         let mut cases = Vec::new();
@@ -261,7 +243,7 @@ mod tests {
                 let case = Case { load: closed(clients), ..USUAL };
                 assert!(plan.cases.contains(&case), "{case:?}");
             }
-            assert!(plan.cases.contains(&Case { mode: ClientMode::Unary, ..USUAL }));
+            assert!(plan.cases.contains(&Case { mode: CallMode::Unary, ..USUAL }));
             assert!(plan.cases.contains(&Case { reply: Reply::Applied, ..USUAL }));
         }
     }
@@ -303,7 +285,7 @@ mod tests {
         let chosen = Chosen {
             clients: vec![8, 4],
             rates: vec![100.0],
-            modes: vec![ClientMode::Unary, ClientMode::Stream],
+            modes: vec![CallMode::Unary, CallMode::Stream],
             ..Chosen::default()
         };
         let plan = Plan::chosen(&chosen);

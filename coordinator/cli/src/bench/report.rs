@@ -317,7 +317,8 @@ fn split_row(measured: &Measured) -> Option<[String; 8]> {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::bench::plan::{Case, ClientMode};
+    use crate::bench::plan::Case;
+    use crate::options::CallMode;
 
     /// Results with every kind of case in them.
     pub fn results() -> Results {
@@ -421,7 +422,7 @@ pub mod tests {
     #[test]
     fn cases_are_named() {
         let results = results();
-        let is_unary = |measured: &&Measured| measured.case.mode == ClientMode::Unary;
+        let is_unary = |measured: &&Measured| measured.case.mode == CallMode::Unary;
         let unary = results.measured.iter().find(is_unary).expect("a unary case");
         let expected = "two_phase commit over 2 participants, unary, decided, 64 clients";
         assert_eq!(name(unary), expected);

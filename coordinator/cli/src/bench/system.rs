@@ -11,7 +11,7 @@ use handfast_client::{Client, ClientOptions, RetryOptions};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::bench::cpu;
-use crate::bench::plan::ClientMode;
+use crate::options::CallMode;
 use crate::process::{Launch, Process, State};
 use crate::programs::free_port;
 
@@ -73,10 +73,8 @@ impl Usage {
 }
 
 /// How the client library speaks in this mode.
-fn options(mode: ClientMode) -> ClientOptions {
-    match mode {
-        ClientMode::Stream | ClientMode::Unary => ClientOptions::default(),
-    }
+fn options(mode: CallMode) -> ClientOptions {
+    ClientOptions { mode: mode.into(), ..ClientOptions::default() }
 }
 
 fn launch(name: &'static str, program: &Path, folder: &Path, arguments: &[&str]) -> Launch {
@@ -157,7 +155,7 @@ impl System {
             logs: Vec::new(),
             stores: Vec::new(),
         };
-        let client = system.client(ClientMode::Unary)?;
+        let client = system.client(CallMode::Unary)?;
         let listed = client.participants().await.map_err(|error| error.to_string())?;
         let connected = listed.into_iter().filter(|found| found.connected);
         system.stores = connected.map(|found| found.participant).collect();
@@ -206,7 +204,7 @@ impl System {
     /// # Errors
     /// A sentence, when it has not in time.
     pub async fn connected(&self) -> Result<(), String> {
-        let client = self.client(ClientMode::Unary)?;
+        let client = self.client(CallMode::Unary)?;
         let deadline = Instant::now() + READY_WITHIN;
         loop {
             let listed = timeout_at(deadline, client.participants()).await;
@@ -230,7 +228,7 @@ impl System {
     ///
     /// # Errors
     /// A sentence, when the endpoint is none.
-    pub fn client(&self, mode: ClientMode) -> Result<Client, String> {
+    pub fn client(&self, mode: CallMode) -> Result<Client, String> {
         Client::connect_with(&self.endpoint, options(mode)).map_err(|error| error.to_string())
     }
 
@@ -238,7 +236,7 @@ impl System {
     ///
     /// # Errors
     /// A sentence, when the endpoint is none.
-    pub fn impatient_client(&self, mode: ClientMode) -> Result<Client, String> {
+    pub fn impatient_client(&self, mode: CallMode) -> Result<Client, String> {
         let retry = RetryOptions { pause_min: NEVER_AGAIN, pause_max: NEVER_AGAIN };
         let options = ClientOptions { retry, ..options(mode) };
         Client::connect_with(&self.endpoint, options).map_err(|error| error.to_string())

@@ -2,11 +2,11 @@
 //! a branch costs the coordinator.
 
 use crate::bench::closed_loop;
-use crate::bench::plan::ClientMode;
 use crate::bench::scale::crowd::{Crowd, Manner};
 use crate::bench::scale::{Scale, Stage, answered, usual};
 use crate::bench::system::{System, Usage};
 use crate::bench::target::Moment;
+use crate::options::CallMode;
 
 const CALLERS: usize = 16;
 /// From one number of branches to the next.
@@ -28,7 +28,7 @@ pub async fn run(most: u32, system: &mut System, stage: &Stage<'_>) -> Result<Sc
     let mut columns: [Vec<f64>; 5] = Default::default();
     for count in &counts {
         stage.says(&format!("{count} branches"));
-        let target = usual(system.client(ClientMode::Stream)?, &crowd.names()[..*count]);
+        let target = usual(system.client(CallMode::Stream)?, &crowd.names()[..*count]);
         let mut used = [Usage::default(); 2];
         let observe = async |moment| used[usize::from(moment == Moment::End)] = system.usage();
         let tally = closed_loop::run(&target, CALLERS, stage.window, observe).await;

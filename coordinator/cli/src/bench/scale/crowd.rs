@@ -20,8 +20,8 @@ use v1::coordinator_service_client::CoordinatorServiceClient;
 use v1::participant_message::Message as Answer;
 use v1::participant_service_server::{ParticipantService, ParticipantServiceServer};
 
-use crate::bench::plan::ClientMode;
 use crate::bench::system::System;
+use crate::options::CallMode;
 
 /// The identity of the log that they do not have.
 const INCARNATION: u64 = 0xc0de_c0de_c0de_c0de;
@@ -100,7 +100,7 @@ impl Crowd {
                 }
             }
         }
-        let client = system.client(ClientMode::Unary)?;
+        let client = system.client(CallMode::Unary)?;
         let deadline = Instant::now() + CONNECTED_WITHIN;
         loop {
             let listed = client.participants().await.map_err(|error| error.to_string())?;

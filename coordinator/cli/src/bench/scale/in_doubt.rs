@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep};
 
-use crate::bench::plan::ClientMode;
 use crate::bench::scale::crowd::{Crowd, Manner};
 use crate::bench::scale::{Scale, Stage, usual};
 use crate::bench::system::System;
 use crate::bench::target::{Answer, Target};
+use crate::options::CallMode;
 
 /// Callers that bring the transactions about.
 const CALLERS: usize = 256;
@@ -57,7 +57,7 @@ pub async fn run(count: u64, system: &mut System, stage: &Stage<'_>) -> Result<S
     let began = Instant::now();
     let ready = system.restart_coordinator().await?;
     scale.note("restart_until_ready_seconds", ready.as_secs_f64());
-    let target = usual(system.client(ClientMode::Unary)?, &stores);
+    let target = usual(system.client(CallMode::Unary)?, &stores);
     while target.call(0, 0).await != Answer::Committed {
         sleep(POLL).await;
     }
@@ -72,7 +72,7 @@ pub async fn run(count: u64, system: &mut System, stage: &Stage<'_>) -> Result<S
 
 /// Decisions that the coordinator keeps for somebody, one for each branch: so many are really in doubt.
 async fn undelivered(system: &System) -> Result<f64, String> {
-    let listed = system.client(ClientMode::Unary)?.participants().await;
+    let listed = system.client(CallMode::Unary)?.participants().await;
     let listed = listed.map_err(|error| error.to_string())?;
     let silent = listed.iter().filter(|found| !system.stores().contains(&found.participant));
     Ok(silent.map(|found| found.undelivered).sum::<u64>() as f64)
@@ -85,7 +85,7 @@ async fn fill(
     participants: &[String],
     stage: &Stage<'_>,
 ) -> Result<(), String> {
-    let target = usual(system.client(ClientMode::Stream)?, participants);
+    let target = usual(system.client(CallMode::Stream)?, participants);
     let next = Arc::new(AtomicU64::new(0));
     let mut filling: JoinSet<Result<(), String>> = JoinSet::new();
     for caller in 0..CALLERS {

@@ -20,11 +20,12 @@ use serde_json::{Map, Value};
 use crate::bench::closed_loop;
 use crate::bench::measure::median;
 use crate::bench::options::Bench;
-use crate::bench::plan::ClientMode;
+use crate::bench::plan::Plan;
 use crate::bench::system::{Kind, Programs, System};
 use crate::bench::target::{Tally, Window};
 use crate::bench::workload::{Transactions, Workload};
 use crate::failure::Failure;
+use crate::options::CallMode;
 use crate::output::Output;
 
 /// Callers of the load that is measured with and without.
@@ -118,12 +119,12 @@ fn shown(number: f64) -> String {
 /// A sentence, when it could not be measured.
 pub async fn run(
     options: &Bench,
+    plan: &Plan,
     programs: &Programs,
     folder: &Path,
     systems: &mut Vec<System>,
     bar: &ProgressBar,
 ) -> Result<Option<Scale>, String> {
-    let plan = options.plan();
     let stage = Stage { rounds: plan.rounds, window: plan.window, bar };
     let (stores, coordinator_flags) = if options.stalled_participant {
         (3, Vec::new())
@@ -169,7 +170,7 @@ impl Stage<'_> {
 
     /// Transactions a second over these participants: the median of the rounds.
     async fn throughput(&self, system: &System, participants: &[String]) -> Result<f64, String> {
-        let target = usual(system.client(ClientMode::Stream)?, participants);
+        let target = usual(system.client(CallMode::Stream)?, participants);
         let mut rates = Vec::new();
         for round in 1..=self.rounds {
             self.says(&format!("throughput, round {round} of {}", self.rounds));

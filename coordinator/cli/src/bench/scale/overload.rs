@@ -7,10 +7,10 @@ use tokio::time::{interval, sleep};
 
 use crate::bench::closed_loop;
 use crate::bench::open_loop::{self, Offered};
-use crate::bench::plan::ClientMode;
 use crate::bench::scale::{Scale, Stage, answered, usual};
 use crate::bench::system::System;
 use crate::bench::target::Window;
+use crate::options::CallMode;
 
 /// Callers that find out what there is room for.
 const CALLERS: usize = 256;
@@ -30,7 +30,7 @@ const REST: Duration = Duration::from_secs(1);
 pub async fn run(factor: f64, system: &mut System, stage: &Stage<'_>) -> Result<Scale, String> {
     let mut scale = Scale::new("overload");
     let stores = system.stores().to_vec();
-    let target = usual(system.client(ClientMode::Stream)?, &stores);
+    let target = usual(system.client(CallMode::Stream)?, &stores);
     stage.says("how much there is room for");
     let room = closed_loop::run(&target, CALLERS, stage.window, async |_| {}).await;
     let room = answered(&room)?;
@@ -38,7 +38,7 @@ pub async fn run(factor: f64, system: &mut System, stage: &Stage<'_>) -> Result<
 
     let rate = room * factor;
     scale.note("offered_per_second", rate);
-    let impatient = usual(system.impatient_client(ClientMode::Stream)?, &stores);
+    let impatient = usual(system.impatient_client(CallMode::Stream)?, &stores);
     let window = Window { measured: stage.window.measured * LONGER, ..stage.window };
     let offered = Offered { rate, open_max: OPEN_MAX, patience: PATIENCE };
     stage.says(&format!("{rate:.0} a second for {:.1} s", window.measured.as_secs_f64()));

@@ -10,11 +10,11 @@ use tokio::process::Command;
 use crate::bench::closed_loop;
 use crate::bench::measure::median;
 use crate::bench::open_loop::{self, Offered};
-use crate::bench::plan::ClientMode;
 use crate::bench::scale::{CALLERS, Scale, Stage, answered, usual};
 use crate::bench::system::System;
 use crate::bench::target::{Answer, Target, Window};
 use crate::bench::workload::Transactions;
+use crate::options::CallMode;
 
 /// Transactions a second that need the third participant.
 const BACKGROUND_RATE: f64 = 50.0;
@@ -45,8 +45,8 @@ pub async fn run(system: &mut System, stage: &Stage<'_>) -> Result<Scale, String
     let Some(pid) = system.store_pid(2) else {
         return Err(format!("{third} has ended"));
     };
-    let others = usual(system.client(ClientMode::Stream)?, &[first.clone(), second.clone()]);
-    let background = usual(system.client(ClientMode::Stream)?, &[first.clone(), third.clone()]);
+    let others = usual(system.client(CallMode::Stream)?, &[first.clone(), second.clone()]);
+    let background = usual(system.client(CallMode::Stream)?, &[first.clone(), third.clone()]);
     let background = Background(background);
     let (mut with, mut without) = (Vec::new(), Vec::new());
     let (mut p99_with, mut p99_without) = (Vec::new(), Vec::new());
