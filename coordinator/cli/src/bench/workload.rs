@@ -188,8 +188,8 @@ mod tests {
         assert_eq!(keys(Workload::Commit), 40);
         // An open loop, with all calls open at once.
         let open = transactions(Workload::Commit);
-        let keys = (0..5000_u64).map(|n| open.key((n / CALLS_IN_A_ROW) as usize, n));
-        assert_eq!(keys.collect::<std::collections::BTreeSet<_>>().len(), 5000);
+        let open = (0..5000_u64).map(|n| open.key((n / CALLS_IN_A_ROW) as usize, n));
+        assert_eq!(open.collect::<std::collections::BTreeSet<_>>().len(), 5000);
         assert_eq!(keys(Workload::Conflicts), 8);
     }
 }
