@@ -80,7 +80,10 @@ mod tests {
         async fn call(&self, _: usize, number: u64) -> Answer {
             self.calls.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(Duration::from_millis(10)).await;
-            if number % 4 == 3 { Answer::Aborted } else { Answer::Committed }
+            match number % 4 {
+                3 => Answer::Aborted("told to".to_owned()),
+                _ => Answer::Committed,
+            }
         }
     }
 

@@ -27,6 +27,8 @@ pub struct Numbers {
     pub p99_ms: f64,
     pub p999_ms: f64,
     pub aborted_per_second: f64,
+    /// Why the first of them aborted.
+    pub abort: Option<String>,
     pub refused_per_second: f64,
     /// Transactions that failed in a way that no workload asks for.
     pub failed: u64,
@@ -67,6 +69,7 @@ impl Numbers {
             p99_ms: tally.percentile_ms(99.0),
             p999_ms: tally.percentile_ms(99.9),
             aborted_per_second: tally.rate(tally.aborted),
+            abort: tally.abort.clone(),
             refused_per_second: tally.rate(tally.refused),
             failed: tally.failed,
             failure: tally.failure.clone(),
@@ -91,6 +94,7 @@ impl Numbers {
             p99_ms: of(|round| round.p99_ms),
             p999_ms: of(|round| round.p999_ms),
             aborted_per_second: of(|round| round.aborted_per_second),
+            abort: rounds.iter().find_map(|round| round.abort.clone()),
             refused_per_second: of(|round| round.refused_per_second),
             failed: rounds.iter().map(|round| round.failed).sum(),
             failure: rounds.iter().find_map(|round| round.failure.clone()),

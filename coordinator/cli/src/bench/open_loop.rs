@@ -16,6 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinSet;
 
 use crate::bench::target::{Answer, Moment, Tally, Target, Window};
+use crate::bench::workload::CALLS_IN_A_ROW;
 
 /// Bursts in a second, at most.
 const BURSTS_PER_SECOND: f64 = 1000.0;
@@ -113,7 +114,8 @@ pub async fn run<T: Target>(
             while made < due && open.len() < offered.open_max {
                 let (target, number, intended) = (target.clone(), made, schedule.of(made));
                 open.spawn(async move {
-                    let answer = target.call(0, number).await;
+                    let caller = (number / CALLS_IN_A_ROW) as usize;
+                    let answer = target.call(caller, number).await;
                     (answer, intended, Instant::now())
                 });
                 made += 1;

@@ -128,10 +128,12 @@ fn latency(results: &Results) -> String {
             members.filter_map(|(clients, measured)| Some((*clients, number(numbers(measured)?))));
         points.collect::<Vec<_>>()
     };
-    let percentiles: [(&str, fn(&Numbers) -> f64); 3] =
-        [("p50", |n| n.p50_ms), ("p99", |n| n.p99_ms), ("p99.9", |n| n.p999_ms)];
+    let p50 = |numbers: &Numbers| numbers.p50_ms;
+    let percentiles =
+        [p50, |numbers: &Numbers| numbers.p99_ms, |numbers: &Numbers| numbers.p999_ms];
+    let names = ["p50", "p99", "p99.9"];
     let mut series = Vec::new();
-    for ((name, number), colour) in percentiles.into_iter().zip(COLOURS) {
+    for ((name, number), colour) in names.into_iter().zip(percentiles).zip(COLOURS) {
         let points = of(number, |measured| Some(&measured.product));
         series.push(Series { title: name.to_owned(), colour, dashed: false, points });
         let points = of(number, |measured| measured.skeleton.as_ref());

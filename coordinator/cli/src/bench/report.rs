@@ -247,6 +247,7 @@ fn numbers(numbers: &Numbers) -> Value {
         "p99_ms": rounded(numbers.p99_ms, 3),
         "p999_ms": rounded(numbers.p999_ms, 3),
         "aborted_per_second": rounded(numbers.aborted_per_second, 1),
+        "abort": numbers.abort,
         "refused_per_second": rounded(numbers.refused_per_second, 1),
         "failed": numbers.failed,
         "failure": numbers.failure,

@@ -66,8 +66,9 @@ impl Svg {
     /// Text that is read from below.
     pub fn upright_text(&mut self, x: f64, y: f64, class: &str, text: impl Display) {
         let text = escaped(&text.to_string());
+        let place = format!(r#"x="{x:.1}" y="{y:.1}" transform="rotate(-90 {x:.1} {y:.1})""#);
         self.add(format_args!(
-            r#"<text class="{class}" x="{x:.1}" y="{y:.1}" text-anchor="middle" transform="rotate(-90 {x:.1} {y:.1})">{text}</text>"#
+            r#"<text class="{class}" {place} text-anchor="middle">{text}</text>"#
         ));
     }
 
@@ -96,9 +97,8 @@ impl Svg {
     pub fn area(&mut self, colour: &str, corner: (f64, f64), size: (f64, f64), hint: &str) {
         let ((x, y), (width, height)) = (corner, size);
         let hint = escaped(hint);
-        self.add(format_args!(
-            r#"<rect fill="{colour}" x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}"><title>{hint}</title></rect>"#
-        ));
+        let place = format!(r#"x="{x:.1}" y="{y:.1}" width="{width:.1}" height="{height:.1}""#);
+        self.add(format_args!(r#"<rect fill="{colour}" {place}><title>{hint}</title></rect>"#));
     }
 
     /// The file.

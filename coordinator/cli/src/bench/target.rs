@@ -9,8 +9,9 @@ const LATENCY_MAX: Duration = Duration::from_secs(600);
 
 /// Something that can be called many times at once.
 pub trait Target: Clone + Send + Sync + 'static {
-    /// One call, to its answer. `caller` is one of those that work side by side, and makes one call at a time
-    /// (in an open loop: has no meaning); `number` counts the calls.
+    /// One call, to its answer. `caller` is one of those that work side by side, and `number` counts the calls:
+    /// of the caller in a closed loop, where it makes one at a time, and of all callers in an open one, where
+    /// each makes [`CALLS_IN_A_ROW`](crate::bench::workload::CALLS_IN_A_ROW) of them.
     fn call(&self, caller: usize, number: u64) -> impl Future<Output = Answer> + Send;
 }
 
@@ -19,8 +20,8 @@ pub trait Target: Clone + Send + Sync + 'static {
 pub enum Answer {
     /// Committed.
     Committed,
-    /// Aborted.
-    Aborted,
+    /// Aborted; why, in a sentence.
+    Aborted(String),
     /// There was too much in flight; nothing was done.
     Refused,
     /// Anything else; why, in a sentence.
@@ -48,6 +49,8 @@ pub struct Tally {
     pub latency_us: Histogram<u64>,
     pub committed: u64,
     pub aborted: u64,
+    /// Why the first of them aborted.
+    pub abort: Option<String>,
     pub refused: u64,
     pub failed: u64,
     /// The first of the failures.
@@ -68,6 +71,7 @@ impl Tally {
             latency_us,
             committed: 0,
             aborted: 0,
+            abort: None,
             refused: 0,
             failed: 0,
             failure: None,
@@ -80,7 +84,10 @@ impl Tally {
     pub fn count(&mut self, answer: Answer, latency: Duration) {
         match answer {
             Answer::Committed => self.committed += 1,
-            Answer::Aborted => self.aborted += 1,
+            Answer::Aborted(why) => {
+                self.aborted += 1;
+                self.abort.get_or_insert(why);
+            }
             Answer::Refused => {
                 self.refused += 1;
                 return;

@@ -54,7 +54,8 @@ impl Workload {
 const VALUE: [u8; 100] = [b'v'; 100];
 /// What nobody writes.
 const NEVER: &str = "never";
-const KEYS_PER_CALLER: u64 = 1000;
+/// As many keys has each caller; in an open loop nobody makes more calls, so that none meets itself.
+pub const CALLS_IN_A_ROW: u64 = 1000;
 const CONTENDED_KEYS: u64 = 8;
 const ABORT_EVERY: u64 = 10;
 const WRITE_EVERY: u64 = 10;
@@ -100,7 +101,7 @@ impl Transactions {
                 let key = (caller as u64).wrapping_mul(5).wrapping_add(number.wrapping_mul(3));
                 format!("contended/{}", key % CONTENDED_KEYS)
             }
-            _ => format!("caller/{caller}/{:03}", number % KEYS_PER_CALLER),
+            _ => format!("caller/{caller}/{:03}", number % CALLS_IN_A_ROW),
         }
     }
 
@@ -134,7 +135,7 @@ impl Target for Transactions {
         };
         match done {
             Ok(_) => Answer::Committed,
-            Err(Error::Aborted { .. }) => Answer::Aborted,
+            Err(Error::Aborted { message, .. }) => Answer::Aborted(message),
             Err(Error::Overloaded { .. }) => Answer::Refused,
             Err(other) => Answer::Failed(other.to_string()),
         }
@@ -185,6 +186,10 @@ mod tests {
             keys.collect::<std::collections::BTreeSet<_>>().len()
         };
         assert_eq!(keys(Workload::Commit), 40);
+        // An open loop, with all calls open at once.
+        let open = transactions(Workload::Commit);
+        let open = (0..5000_u64).map(|n| open.key((n / CALLS_IN_A_ROW) as usize, n));
+        assert_eq!(open.collect::<std::collections::BTreeSet<_>>().len(), 5000);
         assert_eq!(keys(Workload::Conflicts), 8);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{interval, sleep};
+use tokio::time::{Instant, interval};
 
 use crate::bench::closed_loop;
 use crate::bench::open_loop::{self, Offered};
@@ -20,8 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The load is on for so many times the usual time.
 const LONGER: u32 = 5;
 const SAMPLE_EVERY: Duration = Duration::from_millis(500);
-/// How long the coordinator is given afterwards, before it is measured again.
-const REST: Duration = Duration::from_secs(1);
+/// It has passed when there is room for so much of what there was room for before.
+const RECOVERED: f64 = 0.8;
+const RECOVERY_MAX: Duration = Duration::from_secs(60);
 
 /// Offers so many times as much as there is room for.
 ///
@@ -58,6 +59,7 @@ pub async fn run(factor: f64, system: &mut System, stage: &Stage<'_>) -> Result<
     scale.note("committed_per_second", loaded.rate(loaded.committed));
     scale.note("ratio_to_room", loaded.rate(loaded.committed) / room);
     scale.note("aborted_per_second", loaded.rate(loaded.aborted));
+    scale.note_text("first_abort", loaded.abort.as_deref());
     scale.note("refused", loaded.refused as f64);
     scale.note("failed", loaded.failed as f64);
     scale.note_text("first_failure", loaded.failure.as_deref());
@@ -68,9 +70,15 @@ pub async fn run(factor: f64, system: &mut System, stage: &Stage<'_>) -> Result<
     scale.note_series("coordinator_bytes_every_half_second", bytes);
 
     stage.says("afterwards");
-    sleep(REST).await;
-    let after = closed_loop::run(&target, CALLERS, stage.window, async |_| {}).await;
-    let after = answered(&after)?;
+    let over = Instant::now();
+    let after = loop {
+        let after = closed_loop::run(&target, CALLERS, stage.window, async |_| {}).await;
+        let rate = after.rate(after.committed);
+        if rate >= room * RECOVERED || over.elapsed() >= RECOVERY_MAX {
+            break rate;
+        }
+    };
+    scale.note("recovery_seconds", over.elapsed().as_secs_f64());
     scale.note("transactions_per_second_afterwards", after);
     scale.note("ratio_to_room_afterwards", after / room);
     Ok(scale)
