@@ -69,7 +69,7 @@ fn check_nothing_is_left(folder: &Path) {
 fn the_quick_plan_tells_what_it_promises() {
     let temporary = tempfile::tempdir().expect("a folder");
     let plots = tempfile::tempdir().expect("a folder");
-    let short = "--spawn --quick --seconds 0.1 --warm-up 0.05 --rounds 1 --output json --plots";
+    let short = "--spawn --quick --seconds 0.3 --warm-up 0.05 --rounds 1 --output json --plots";
     let mut command = bench(temporary.path(), short);
     let result = json(&command.arg(plots.path()).output().expect("it runs"));
     let runs = result["runs"].as_array().expect("runs");
@@ -108,10 +108,10 @@ fn the_quick_plan_tells_what_it_promises() {
 fn every_workload_and_load_is_served_by_both() {
     let temporary = tempfile::tempdir().expect("a folder");
     let arguments = "--spawn --workload commit,aborts,reads,interactive --clients 4 --rate 200 \
-        --participants 1,2 --mode unary,stream --seconds 0.1 --warm-up 0 --rounds 1 --output json";
+        --participants 1,2 --seconds 0.2 --warm-up 0 --rounds 1 --output json";
     let result = json(&bench(temporary.path(), arguments).output().expect("it runs"));
     let details = result["details"].as_array().expect("details");
-    assert_eq!(details.len(), 32);
+    assert_eq!(details.len(), 16);
     for detail in details {
         for system in ["product", "skeleton"] {
             let numbers = &detail[system];
@@ -119,7 +119,13 @@ fn every_workload_and_load_is_served_by_both() {
             let rate = numbers["transactions_per_second"].as_f64();
             assert!(rate.is_some_and(|rate| rate > 0.0), "{system}: {detail}");
             let aborted = numbers["aborted_per_second"].as_f64() > Some(0.0);
-            assert!(!aborted || detail["workload"] == "aborts", "{system}: {detail}");
+            let wanted = detail["workload"] == "aborts";
+            assert!(wanted || !aborted, "{system}: {detail}");
+            // Forty are due, whatever the machine does meanwhile; every tenth is to abort.
+            assert!(
+                aborted || !wanted || detail["offered_per_second"].is_null(),
+                "{system}: {detail}"
+            );
         }
     }
     check_nothing_is_left(temporary.path());
@@ -129,7 +135,7 @@ fn every_workload_and_load_is_served_by_both() {
 fn scale(arguments: &str) -> Value {
     let temporary = tempfile::tempdir().expect("a folder");
     let arguments =
-        format!("--spawn {arguments} --seconds 0.1 --warm-up 0.05 --rounds 1 --output json");
+        format!("--spawn {arguments} --seconds 0.3 --warm-up 0.05 --rounds 1 --output json");
     let result = json(&bench(temporary.path(), &arguments).output().expect("it runs"));
     check_nothing_is_left(temporary.path());
     result
