@@ -286,7 +286,7 @@ impl AnswerStream {
     fn answer(&self, said: Said) -> Option<v1::TransactionAnswer> {
         let (key, answer) = match said {
             Said::Refused { call_id, status } => return Some(failed(call_id, &status)),
-            Said::Answered { key, answer } => (key, answer),
+            Said::Answered { key, answer } => (key, *answer),
             Said::Lost { key } => (key, Err(self.lost(self.outbox.find(key)?))),
             Said::Replied { key, reply, results_left_out } => {
                 let Call { verb, started, .. } = self.outbox.find(key)?;

@@ -69,7 +69,7 @@ pub(crate) enum Said {
     /// By the engine; perhaps without what the participants returned.
     Replied { key: CallKey, reply: Reply, results_left_out: bool },
     /// By whoever looked something up.
-    Answered { key: CallKey, answer: Result<Answer, Status> },
+    Answered { key: CallKey, answer: Box<Result<Answer, Status>> },
     /// The engine has ended.
     Lost { key: CallKey },
     /// Of something that never became a call.
@@ -138,7 +138,7 @@ impl OpenCall {
     /// Somebody has found the answer.
     pub(crate) fn answered(mut self, answer: Result<Answer, Status>) {
         if let Some(outbox) = self.outbox.take() {
-            outbox.push(Said::Answered { key: self.key, answer });
+            outbox.push(Said::Answered { key: self.key, answer: Box::new(answer) });
         }
     }
 }

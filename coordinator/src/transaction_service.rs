@@ -1,5 +1,5 @@
 //! `TransactionService`: each call has the engine do what is asked, and says what came of it. What a request may
-//! say and what an answer says is in [`calls`](crate::calls).
+//! say and what an answer says is in `calls`.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;

@@ -1,9 +1,10 @@
 """A client without a client library: one transaction, tried again with the same request_id until it is known.
 
     client.py --coordinator http://127.0.0.1:7420 --request-id order-1 \
-        --key-value a:count:1 --json p:'{"put": {"k": "v"}}'
+        --key-value a:count:1 --json p:'{"put": {"k": "v"}}' [--stream]
 
-prints the outcome as one line of JSON.
+prints the outcome as one line of JSON. With --stream the call goes over a stream, where it would share the way
+with others.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from handfast.v1 import key_value_pb2, transaction_pb2, transaction_pb2_grpc, ty
 
 # After these the outcome is unknown or nothing was done; either way the same request may be sent again.
 AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.RESOURCE_EXHAUSTED)
+CODES = {code.value[0]: code for code in grpc.StatusCode}
 # What a broken connection can look like, besides.
 BROKEN = (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL)
 
@@ -34,13 +36,46 @@ def raw(text):
     return transaction_pb2.BranchWork(participant=participant, payload=payload.encode())
 
 
+class Failed(Exception):
+    """The one call of a stream failed, or the stream ended before its answer."""
+
+    def __init__(self, code):
+        super().__init__(code)
+        self.code = code
+
+
+def alone(service, request):
+    try:
+        return service.ExecuteTransaction(request, timeout=40).outcome
+    except grpc.RpcError as error:
+        raise Failed(error.code()) from error
+
+
+def over_a_stream(service, request):
+    call = transaction_pb2.TransactionCall(call_id=7, execute=request)
+    call.timeout.FromSeconds(40)
+    frame = transaction_pb2.StreamTransactionsRequest(calls=[call])
+    try:
+        for frame in service.StreamTransactions(iter([frame])):
+            for answer in frame.answers:
+                assert answer.call_id == 7
+                if answer.WhichOneof("answer") == "execute":
+                    return answer.execute.outcome
+                raise Failed(CODES[answer.status.code])
+    except grpc.RpcError as error:
+        raise Failed(error.code()) from error
+    raise Failed(grpc.StatusCode.UNAVAILABLE)
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--coordinator", required=True)
     parser.add_argument("--request-id", required=True)
     parser.add_argument("--key-value", action="append", type=add, default=[])
     parser.add_argument("--json", action="append", type=raw, default=[])
+    parser.add_argument("--stream", action="store_true")
     arguments = parser.parse_args()
+    execute = over_a_stream if arguments.stream else alone
     request = transaction_pb2.ExecuteTransactionRequest(
         request_id=arguments.request_id, branches=arguments.key_value + arguments.json
     )
@@ -50,10 +85,10 @@ def main():
         try:
             with grpc.insecure_channel(arguments.coordinator.removeprefix("http://")) as channel:
                 service = transaction_pb2_grpc.TransactionServiceStub(channel)
-                outcome = service.ExecuteTransaction(request, timeout=40).outcome
+                outcome = execute(service, request)
                 break
-        except grpc.RpcError as error:
-            if error.code() not in AGAIN + BROKEN:
+        except Failed as failed:
+            if failed.code not in AGAIN + BROKEN:
                 raise
             time.sleep(0.1)
     else:

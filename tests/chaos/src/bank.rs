@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use handfast_client::key_value::{Results, Work};
-use handfast_client::{Client, Request};
+use handfast_client::{Client, ClientMode, Request};
 use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
@@ -63,9 +63,14 @@ impl Bank {
         let stop = Arc::new(AtomicBool::new(false));
         let audits = Arc::new(AtomicUsize::new(0));
         let mut tasks = Vec::new();
+        // Tellers of a kind share a connection, and with it their stream.
+        let mut clients = BTreeMap::new();
         for teller in 0..tellers {
             let deadline = if teller % 2 == 0 { PATIENT } else { IMPATIENT };
-            let client = cluster.client_with(deadline);
+            // Both ways that a call can take, each for the patient and for the others.
+            let mode = if teller / 2 % 2 == 0 { ClientMode::Stream } else { ClientMode::Unary };
+            let client = clients.entry((mode == ClientMode::Stream, deadline));
+            let client = client.or_insert_with(|| cluster.client_in(mode, deadline)).clone();
             let (participants, oracle) = (self.participants.clone(), Arc::clone(&self.oracle));
             let (stop, mut random) = (Arc::clone(&stop), random.fork(teller + 1));
             tasks.push(tokio::spawn(async move {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use handfast_client::{Client, ClientOptions, RetryOptions};
+use handfast_client::{Client, ClientMode, ClientOptions, RetryOptions};
 use tempfile::TempDir;
 
 use crate::ask;
@@ -105,6 +105,15 @@ impl Plan {
         let mut cluster = Cluster { coordinator, participants, proxies, folder };
         cluster.start_all().await;
         cluster
+    }
+}
+
+fn connect(endpoint: &str, deadline: Duration, mode: ClientMode) -> Client {
+    let retry = RetryOptions { pause_max: Duration::from_millis(250), ..RetryOptions::default() };
+    let options = ClientOptions { mode, deadline, retry, ..ClientOptions::default() };
+    match Client::connect_with(endpoint, options) {
+        Ok(client) => client,
+        Err(error) => panic!("{error}"),
     }
 }
 
@@ -209,13 +218,25 @@ impl Cluster {
     /// Never: the endpoint is our own.
     #[must_use]
     pub fn client_with(&self, deadline: Duration) -> Client {
-        let retry =
-            RetryOptions { pause_max: Duration::from_millis(250), ..RetryOptions::default() };
-        let options = ClientOptions { deadline, retry, ..ClientOptions::default() };
-        match Client::connect_with(&self.coordinator.endpoint(), options) {
-            Ok(client) => client,
-            Err(error) => panic!("{error}"),
-        }
+        connect(&self.coordinator.endpoint(), deadline, ClientMode::default())
+    }
+
+    /// The same, whose calls travel as one likes.
+    ///
+    /// # Panics
+    /// Never: the endpoint is our own.
+    #[must_use]
+    pub fn client_in(&self, mode: ClientMode, deadline: Duration) -> Client {
+        connect(&self.coordinator.endpoint(), deadline, mode)
+    }
+
+    /// The same, over its stream, by way of a proxy.
+    ///
+    /// # Panics
+    /// Never: the endpoint is our own.
+    #[must_use]
+    pub fn client_through(&self, proxy: &Proxy, deadline: Duration) -> Client {
+        connect(&proxy.endpoint(), deadline, ClientMode::Stream)
     }
 
     /// The same, with a deadline that only a failed test meets.

@@ -125,12 +125,14 @@ async fn generate(stubs: &Path) {
     std::fs::create_dir(stubs).expect("made");
     let proto = Path::new(HERE).join("../../proto");
     let files = ["types", "transaction", "participant", "coordinator", "key_value"];
+    let ours = files.map(|file| format!("handfast/v1/{file}.proto"));
     let output = Command::new(python())
         .args(["-m", "grpc_tools.protoc"])
         .arg(format!("-I{}", proto.display()))
         .arg(format!("--python_out={}", stubs.display()))
         .arg(format!("--grpc_python_out={}", stubs.display()))
-        .args(files.map(|file| format!("handfast/v1/{file}.proto")))
+        .args(ours)
+        .arg("google/rpc/status.proto")
         .output()
         .await
         .expect("Python runs");
@@ -175,11 +177,21 @@ async fn a_participant_with_five_calls_takes_part() {
 /// A client without a client library, and a coordinator that dies between its decision and its first word.
 #[tokio::test]
 async fn the_coordinator_is_killed_between_decision_and_delivery() {
+    killed_between_decision_and_delivery(BOTH).await;
+}
+
+/// The same with a call that goes over a stream.
+#[tokio::test]
+async fn the_coordinator_is_killed_between_decision_and_delivery_under_a_stream() {
+    killed_between_decision_and_delivery(&[BOTH, &["--stream"]].concat()).await;
+}
+
+async fn killed_between_decision_and_delivery(asked: &[&str]) {
     const POINT: &str = "coordinator.after-decision-sync";
     let mut world = World::start(&["a"]).await;
     world.cluster.restart_coordinator_at(POINT).await;
     world.connected().await;
-    let told = world.execute("order-1", BOTH);
+    let told = world.execute("order-1", asked);
     world.cluster.coordinator.dies_at(POINT).await;
     let voted = world.wait_in_doubt(1).await;
     world.cluster.coordinator.start().await;
@@ -192,7 +204,7 @@ async fn the_coordinator_is_killed_between_decision_and_delivery() {
     assert_eq!(world.file()["data"]["k"], "v");
     assert_eq!(world.count_at("a").await.as_deref(), Some("1"));
     // And so is whoever asks once more.
-    let again = world.execute("order-1", BOTH).await.expect("an outcome");
+    let again = world.execute("order-1", asked).await.expect("an outcome");
     assert_eq!(again["transaction_id"], voted[0]);
     assert_eq!(again["repeated"], true);
     assert_eq!(world.count_at("a").await.as_deref(), Some("1"));

@@ -3,6 +3,7 @@
 use handfast_wire::v1::key_value_operation::Operation;
 use handfast_wire::{storage, v1};
 use prost::Message;
+use tonic_types::{RetryInfo, pb};
 
 use crate::random::Random;
 use crate::sample::{
@@ -202,6 +203,16 @@ samples! {
         transaction: opt,
         event: text,
     }
+    v1::BeginTransactionResponse {
+        transaction_id: id_text,
+        timeout: |random: &mut Random| maybe(random, duration),
+    }
+    v1::CommitTransactionResponse { outcome: opt }
+    v1::AbortTransactionResponse { outcome: opt }
+    v1::GetTransactionResponse { transaction: opt }
+    v1::StreamTransactionsRequest { calls: list }
+    v1::StreamTransactionsResponse { answers: list }
+    pb::Status { code: enumeration, message: text, details: |random: &mut Random| some(random, any) }
     v1::KeyValueWork { operations: list }
     v1::ApplyRequest { transaction_id: id_text, work: opt }
     v1::KeyValueResult { results: list }
@@ -276,6 +287,43 @@ impl Sample for v1::ParticipantMessage {
         });
         Self { transaction_id: id_text(random), message }
     }
+}
+
+impl Sample for v1::TransactionCall {
+    fn sample(random: &mut Random) -> Self {
+        use v1::transaction_call::Request;
+        let request = maybe(random, |random| match random.below(8) {
+            0 => Request::Begin(Sample::sample(random)),
+            1 => Request::Commit(Sample::sample(random)),
+            2 => Request::Abort(Sample::sample(random)),
+            3 => Request::Get(Sample::sample(random)),
+            _ => Request::Execute(Sample::sample(random)),
+        });
+        let timeout = if random.one_in(2) { None } else { Some(duration(random)) };
+        Self { call_id: small(random), timeout, request }
+    }
+}
+
+impl Sample for v1::TransactionAnswer {
+    fn sample(random: &mut Random) -> Self {
+        use v1::transaction_answer::Answer;
+        let answer = maybe(random, |random| match random.below(8) {
+            0 => Answer::Begin(Sample::sample(random)),
+            1 => Answer::Commit(Sample::sample(random)),
+            2 => Answer::Abort(Sample::sample(random)),
+            3 => Answer::Get(Sample::sample(random)),
+            4 | 5 => Answer::Status(Sample::sample(random)),
+            _ => Answer::Execute(Sample::sample(random)),
+        });
+        Self { call_id: small(random), answer }
+    }
+}
+
+/// A detail of a status, which some reader knows.
+fn any(random: &mut Random) -> prost_types::Any {
+    let delay = pb::RetryInfo { retry_delay: maybe(random, duration) };
+    let value = if random.one_in(4) { payload(random).to_vec() } else { delay.encode_to_vec() };
+    prost_types::Any { type_url: RetryInfo::TYPE_URL.to_owned(), value }
 }
 
 impl Sample for v1::KeyValueOperation {

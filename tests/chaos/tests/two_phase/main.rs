@@ -14,9 +14,10 @@
 //! | 21 | a wall clock that moves by an hour |
 //!
 //! Tests without a number are further situations: one-phase commits, every crash point in turn, broken
-//! links, other ports, the drain, very many undelivered commits.
+//! links, broken client streams, other ports, the drain, very many undelivered commits.
 
 mod bank;
+mod client_stream;
 mod clock;
 mod coordinator_killed;
 mod crash_points;

@@ -2,9 +2,9 @@
 //!
 //! An input is a list of events, each a byte that says which call it is, two bytes with the length of the
 //! request, and the request. From 128 on the request's first bytes are the `grpc-timeout` header: one with
-//! its length, and the header. Nobody waits for an answer for long; what counts is that the engine lives.
+//! its length, and the header. 255 is a frame of a stream of calls. Nobody waits for an answer for long; what
+//! counts is that the engine lives, and that each call of a stream is answered once.
 
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,10 +15,14 @@ use handfast_coordinator::engine::Engine;
 use handfast_coordinator::ready::Ready;
 use handfast_coordinator::transaction_service::TransactionApi;
 use handfast_journal::{Kind, MemoryDisk, MemoryJournal};
+use handfast_wire::convert;
 use handfast_wire::v1;
 use handfast_wire::v1::coordinator_service_server::CoordinatorService;
+use handfast_wire::v1::transaction_answer::Answer;
+use handfast_wire::v1::transaction_call::Request as Call;
 use handfast_wire::v1::transaction_service_server::TransactionService;
 use prost::Message;
+use tokio_stream::StreamExt;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Uri;
 use tonic::{Code, Request, Status};
@@ -31,6 +35,8 @@ use crate::sample;
 
 /// Nothing listens there.
 const NOWHERE: &str = "http://127.0.0.1:1";
+/// The event that is a frame of a stream.
+const FRAME: u8 = 0xff;
 /// Most calls of one input.
 const CALLS_MAX: usize = 12;
 /// A call that the engine has not answered by then is given up, as by a client that goes away.
@@ -86,6 +92,9 @@ macro_rules! call {
 
 impl Server {
     async fn call(&self, event: u8, message: &[u8]) {
+        if event == FRAME {
+            return self.stream(message).await;
+        }
         let (header, message) = match (event >= 0x80, message.split_first()) {
             (true, Some((length, rest))) => rest.split_at(usize::from(*length).min(rest.len())),
             _ => (&[][..], message),
@@ -110,21 +119,40 @@ impl Server {
     }
 }
 
-fn request<M: Message + Default + Debug>(header: &[u8], message: &[u8]) -> Option<Request<M>> {
-    let mut request = Request::new(known_aside(M::decode(message).ok()?)?);
+impl Server {
+    /// The only frame of a stream, and what comes back.
+    async fn stream(&self, frame: &[u8]) {
+        let Ok(frame) = v1::StreamTransactionsRequest::decode(frame) else { return };
+        let calls = frame.calls.len();
+        let frames = tokio_stream::once(Ok(frame));
+        let mut answers = self.transactions.open_stream(frames).expect("it serves");
+        let mut answered = 0;
+        let all = async {
+            while let Some(frame) = answers.next().await {
+                for answer in frame.expect("it could be read").answers {
+                    answered += 1;
+                    match answer.answer.expect("it says something") {
+                        Answer::Status(status) => refused("a call", &convert::status(&status)),
+                        other => drop(other),
+                    }
+                }
+            }
+        };
+        match tokio::time::timeout(PATIENCE, all).await {
+            Ok(()) => assert_eq!(answered, calls, "each call is answered once"),
+            Err(_) => assert!(answered <= calls, "a call is answered twice"),
+        }
+    }
+}
+
+fn request<M: Message + Default>(header: &[u8], message: &[u8]) -> Option<Request<M>> {
+    let mut request = Request::new(M::decode(message).ok()?);
     if !header.is_empty()
         && let Ok(value) = MetadataValue::try_from(header)
     {
         request.metadata_mut().insert("grpc-timeout", value);
     }
     Some(request)
-}
-
-/// The services still convert durations with what comes with their type, which panics at this one where
-/// overflow is checked; `wire` checks the conversion that does not.
-fn known_aside<M: Message + Debug>(message: M) -> Option<M> {
-    let shown = format!("{message:?}");
-    (!shown.contains("seconds: -9223372036854775808")).then_some(message)
 }
 
 /// A link is opened to whoever registers; a test connects to nobody but its own machine.
@@ -167,8 +195,21 @@ pub(crate) fn generate(random: &mut Random) -> Vec<u8> {
             message = [&[header.len() as u8], header.as_bytes(), &message].concat();
         }
         events.push(event, &message);
+        if random.one_in(4) {
+            events.push(FRAME, &frame(random).encode_to_vec());
+        }
     }
     events.into_input()
+}
+
+fn frame(random: &mut Random) -> v1::StreamTransactionsRequest {
+    let mut frame = v1::StreamTransactionsRequest::sample(random);
+    for call in &mut frame.calls {
+        if let Some(Call::Execute(request)) = &mut call.request {
+            *request = sound_execute(random);
+        }
+    }
+    frame
 }
 
 fn sound_execute(random: &mut Random) -> v1::ExecuteTransactionRequest {
@@ -185,6 +226,11 @@ fn sound_execute(random: &mut Random) -> v1::ExecuteTransactionRequest {
 pub(crate) fn examples(random: &mut Random) -> Vec<Example> {
     let mut examples: Vec<Example> =
         (0..10).map(|n| Example { name: format!("calls-{n}"), input: generate(random) }).collect();
+    for n in 0..4 {
+        let mut events = Events::default();
+        events.push(FRAME, &frame(random).encode_to_vec());
+        examples.push(Example { name: format!("frame-{n}"), input: events.into_input() });
+    }
     // Once a finding: it has no negation.
     let shortest = Some(prost_types::Duration { seconds: i64::MIN, nanos: 0 });
     let options = Some(v1::TransactionOptions { timeout: shortest, ..Default::default() });

@@ -133,21 +133,34 @@ const OTHERS: &[Kind] = &[
     Kind { name: "status", receive: status, sample: status_sample },
 ];
 
+/// Messages that came later.
+const LATER: &[Kind] = kinds! {
+    StreamTransactionsRequest => |frame: v1::StreamTransactionsRequest| {
+        frame.calls.into_iter().for_each(transaction_call);
+    },
+    StreamTransactionsResponse => |frame: v1::StreamTransactionsResponse| {
+        frame.answers.into_iter().for_each(transaction_answer);
+    },
+};
+
+fn all_kinds() -> impl Iterator<Item = &'static Kind> {
+    MESSAGES.iter().chain(OTHERS).chain(LATER)
+}
+
 fn kinds() -> impl ExactSizeIterator<Item = (u8, &'static Kind)> {
-    let all: Vec<&Kind> = MESSAGES.iter().chain(OTHERS).collect();
+    let all: Vec<&Kind> = all_kinds().collect();
     all.into_iter().enumerate().map(|(number, kind)| (number as u8, kind))
 }
 
 pub(crate) fn run(input: &[u8]) {
     let Some((number, body)) = input.split_first() else { return };
-    let count = MESSAGES.len() + OTHERS.len();
-    let number = usize::from(*number) % count;
-    let kind = MESSAGES.get(number).unwrap_or_else(|| &OTHERS[number - MESSAGES.len()]);
+    let number = usize::from(*number) % all_kinds().count();
+    let kind = all_kinds().nth(number).expect("below their number");
     (kind.receive)(body);
 }
 
 pub(crate) fn generate(random: &mut Random) -> Vec<u8> {
-    let number = random.below(MESSAGES.len() + OTHERS.len());
+    let number = random.below(all_kinds().count());
     let (number, kind) = kinds().nth(number).expect("below their number");
     with_number(number, (kind.sample)(random))
 }
@@ -314,6 +327,30 @@ fn answer(message: Option<&v1::InquiryAnswer>) {
         outcome: convert::inquiry_outcome(outcome).into(),
     };
     assert_eq!(Some(&written), message, "another answer after a round trip");
+}
+
+fn transaction_call(call: v1::TransactionCall) {
+    use v1::transaction_call::Request;
+    let _ = call.timeout.map(|timeout| convert::duration("timeout", &timeout));
+    match call.request {
+        Some(Request::Execute(request)) => options(request.options),
+        Some(Request::Begin(request)) => options(request.options),
+        Some(Request::Commit(request)) => named(&request.transaction_id, "", None),
+        Some(Request::Abort(request)) => named(&request.transaction_id, "", None),
+        Some(Request::Get(request)) => named(&request.transaction_id, "", None),
+        None => {}
+    }
+}
+
+/// A status is the same after it has been one of the RPC library's.
+fn transaction_answer(answer: v1::TransactionAnswer) {
+    if let Some(v1::transaction_answer::Answer::Status(message)) = answer.answer {
+        let status = convert::status(&message);
+        let _ = convert::retry_delay(&status);
+        let again = convert::status_message(&status);
+        assert_eq!((&again.message, &again.details), (&message.message, &message.details));
+        assert_eq!(convert::status(&again).code(), status.code());
+    }
 }
 
 fn options(options: Option<v1::TransactionOptions>) {
