@@ -25,7 +25,8 @@ const RATE_MAX: f64 = 1_000_000.0;
 With --spawn it starts a coordinator and key-value participants on free ports, with their data in a
 temporary folder (TMPDIR chooses the disk), and beside them the skeleton: the same processes, messages
 and synced writes without protocol or data. Each case is measured at both in turn; a result is the median
-of the rounds, and its ratio to the skeleton's. The floors are the disk and the wire alone.
+of the rounds, and its ratio to the skeleton's, which sends the messages of two-phase commit whatever the
+protocol. The floors are the disk and the wire alone.
 
 Without --spawn it loads the coordinator of --coordinator, which must have key-value participants; keys
 begin with caller/ and contended/. There is then no skeleton to compare with.
