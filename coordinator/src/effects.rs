@@ -98,6 +98,13 @@ impl Effects<ShardAction> for CoordinatorEffects {
                     shards.of(id).input(input);
                 }
             }
+            ShardAction::Core(Action::Recorded { id }) => {
+                if let Some(shards) = self.shards.get() {
+                    shards.of(id).input(ShardInput::Core(Input::Recorded { id }));
+                }
+            }
+            // Links do not carry what voting sites say; to the core it is lost on the way.
+            ShardAction::Core(Action::Lead { .. } | Action::Report { .. }) => {}
             ShardAction::Core(Action::Note(event)) => {
                 measure(self.links.phases(), &event);
                 note(&event);
@@ -193,7 +200,14 @@ fn note(event: &Event) {
             tracing::debug!(transaction = %id, %participant, reason, "voted no");
         }
         Event::Ended { .. } => metrics::counter!("handfast_commits_applied_total").increment(1),
-        Event::Enlisted { .. }
+        Event::Elects { id, ballot } => {
+            tracing::info!(transaction = %id, %ballot, "leads an election");
+        }
+        Event::Waits { id, waiting_for } => {
+            tracing::warn!(transaction = %id, waiting_for, "waits for {waiting_for}");
+        }
+        Event::PreCommitted { .. }
+        | Event::Enlisted { .. }
         | Event::Preparing { .. }
         | Event::Voted { .. }
         | Event::Acknowledged { .. } => {}

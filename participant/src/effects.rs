@@ -86,6 +86,8 @@ impl Effects<ShardAction> for ParticipantEffects {
                     let _ = peer.send(outcome);
                 }
             }
+            // Nobody carries what voting sites say; to the core it is lost on the way.
+            ShardAction::Core(Action::Lead { .. } | Action::Report { .. }) => {}
             ShardAction::Core(Action::AnswerTouch { to, allowed }) => {
                 if let Waiter::Touch(waiter) = to {
                     let _ = waiter.send(allowed);
@@ -146,7 +148,10 @@ impl ParticipantEffects {
     fn call(&self, id: TransactionId, call: ResourceCall) {
         let resource = Arc::clone(&self.resource);
         let at_once = resource.never_keeps_a_thread();
-        if matches!(call, ResourceCall::Cancel | ResourceCall::Finished(_)) {
+        if matches!(
+            call,
+            ResourceCall::Cancel | ResourceCall::PreCommit | ResourceCall::Finished(_)
+        ) {
             if at_once {
                 resource_calls::tell(&*resource, id, &call);
             } else {
