@@ -53,7 +53,9 @@ build: tools $(ROCKSDB) ## the programs, in bin/
 
 # The whole workspace at once: it turns on the crash points that the tests on real processes kill at.
 # Those tests start the programs from HANDFAST_BIN_DIR, so the programs must be as new as the tests.
+# One test counts instructions, with valgrind.
 test: tools $(ROCKSDB) $(PYTHON)/ready ## every test
+	@.ci/ensure valgrind
 	cargo build --workspace --bins
 	HANDFAST_BIN_DIR="$(DEBUG)" HANDFAST_PYTHON="$(PYTHON)/bin/python" cargo test --workspace $(ARGS)
 
