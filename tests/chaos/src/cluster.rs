@@ -77,7 +77,9 @@ impl Plan {
             Err(error) => panic!("cannot make a temporary folder: {error}"),
         };
         let data = |name: &str| text(&folder.path().join(name));
-        let mut arguments = vec!["--data".to_owned(), data("coordinator")];
+        // More than one, however few cores there are: what belongs to which is a thing to get wrong.
+        let mut arguments: Vec<_> =
+            ["--shards", "2", "--data", &data("coordinator")].map(str::to_owned).to_vec();
         arguments.extend(self.coordinator_arguments);
         let mut coordinator =
             Server::new("coordinator", program("handfast-coordinator"), arguments);
