@@ -20,6 +20,7 @@ pub mod config;
 pub mod coordinator_service;
 pub mod effects;
 pub mod engine;
+mod link_frames;
 mod link_task;
 pub mod links;
 mod outbox;

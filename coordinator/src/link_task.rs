@@ -13,18 +13,15 @@ use handfast_wire::v1::coordinator_message::Message;
 use handfast_wire::v1::participant_service_client::ParticipantServiceClient;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use crate::effects::Shards;
+use crate::link_frames::{LinkFrames, LinkQueue};
 use crate::links::{Link, Links, work_bytes};
 use crate::shard::ShardInput;
 
-/// Messages in one frame at most, and bytes of work after which it is sent.
-const FRAME_MESSAGES_MAX: usize = 512;
-const FRAME_BYTES: usize = 1 << 20;
-/// A frame may exceed `FRAME_BYTES` by one message.
+/// A frame may exceed what it is cut at by one message.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const WELCOME_TIMEOUT: Duration = Duration::from_secs(5);
@@ -65,20 +62,22 @@ impl From<Status> for Broken {
 /// Serves a link until the process ends.
 pub(crate) async fn run(
     link: Arc<Link>,
-    mut queue: mpsc::Receiver<ToParticipant>,
+    queue: mpsc::Receiver<ToParticipant>,
     links: Arc<Links>,
     shards: Shards,
 ) {
+    let queue = Arc::new(LinkQueue::new(queue));
     let mut moved = link.endpoint.subscribe();
     let mut wait_ms = RECONNECT_AFTER_MS;
     let mut said = String::new();
     loop {
         let endpoint = moved.borrow_and_update().clone();
-        let task = Task { link: &link, links: &links, shards: &shards };
+        let task = Task { link: &link, queue: &queue, links: &links, shards: &shards };
         let error = tokio::select! {
-            error = task.connection(&endpoint, &mut queue) => error,
+            error = task.connection(&endpoint) => error,
             _ = moved.changed() => Broken::Moved,
         };
+        queue.close();
         let was_connected = link.connected.swap(false, Ordering::Relaxed);
         let error = error.to_string();
         // Once for each new reason: a participant that is down for the night fills no log.
@@ -99,7 +98,7 @@ pub(crate) async fn run(
                 return;
             }
         }
-        while let Ok(message) = queue.try_recv() {
+        while let Some(message) = queue.take() {
             link.queued_bytes.fetch_sub(work_bytes(&message), Ordering::Relaxed);
         }
         drop(link.take_parked(usize::MAX));
@@ -118,6 +117,7 @@ pub(crate) async fn run(
 
 struct Task<'a> {
     link: &'a Arc<Link>,
+    queue: &'a Arc<LinkQueue>,
     links: &'a Arc<Links>,
     shards: &'a Shards,
 }
@@ -131,11 +131,7 @@ impl Task<'_> {
         self.links.context().origin(self.shards.sequences().lowest_live())
     }
 
-    async fn connection(
-        &self,
-        endpoint: &str,
-        queue: &mut mpsc::Receiver<ToParticipant>,
-    ) -> Broken {
+    async fn connection(&self, endpoint: &str) -> Broken {
         let channel = match connect(endpoint).await {
             Ok(channel) => channel,
             Err(error) => return error,
@@ -143,10 +139,10 @@ impl Task<'_> {
         let client = ParticipantServiceClient::new(channel)
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX);
-        match self.session(client.clone(), queue).await {
+        match self.session(client.clone()).await {
             Broken::Status(status) if status.code() == Code::Unimplemented => {
                 self.link.unary.store(true, Ordering::Relaxed);
-                let error = self.unary(client, queue).await;
+                let error = self.unary(client).await;
                 self.link.unary.store(false, Ordering::Relaxed);
                 error
             }
@@ -156,25 +152,24 @@ impl Task<'_> {
 
     // ---- a session ------------------------------------------------------------------------------
 
-    async fn session(
-        &self,
-        mut client: ParticipantServiceClient<Channel>,
-        queue: &mut mpsc::Receiver<ToParticipant>,
-    ) -> Broken {
-        let (frames, outgoing) = mpsc::channel(4);
+    async fn session(&self, mut client: ParticipantServiceClient<Channel>) -> Broken {
+        let session = self.links.context().next_session();
+        let participant = self.name().to_string();
         let hello = v1::SessionRequest {
-            hello: Some(v1::SessionHello {
-                participant: self.name().to_string(),
-                session: self.links.context().next_session(),
-            }),
+            hello: Some(v1::SessionHello { participant, session }),
             messages: Vec::new(),
             origin: Some(self.origin()),
         };
-        if frames.send(hello).await.is_err() {
-            return Broken::Ended;
-        }
+        let frames = LinkFrames::new(
+            hello,
+            session,
+            Arc::clone(self.queue),
+            Arc::clone(self.link),
+            Arc::clone(self.links),
+            self.shards.clone(),
+        );
         let opened = tokio::time::timeout(WELCOME_TIMEOUT, async {
-            let mut incoming = client.session(ReceiverStream::new(outgoing)).await?.into_inner();
+            let mut incoming = client.session(frames).await?.into_inner();
             let first = incoming.message().await?;
             Ok::<_, Status>((incoming, first))
         });
@@ -208,61 +203,39 @@ impl Task<'_> {
                 }
             }
         };
-        let send = async {
-            let mut batch = Vec::with_capacity(FRAME_MESSAGES_MAX);
-            // A frame is whatever has queued up while the one before was taken.
-            while queue.recv_many(&mut batch, FRAME_MESSAGES_MAX).await > 0 {
-                let taken = batch.iter().map(work_bytes).sum();
-                self.link.queued_bytes.fetch_sub(taken, Ordering::Relaxed);
-                batch.extend(self.link.take_parked(FRAME_MESSAGES_MAX));
-                let mut messages = Vec::with_capacity(batch.len());
-                let mut bytes = 0;
-                for message in batch.drain(..) {
-                    bytes += work_bytes(&message) + peer_bytes(&message);
-                    let endpoint_of = |peer: &ParticipantName| self.links.endpoint_of(peer);
-                    messages.push(convert::coordinator_message(
-                        self.name(),
-                        message,
-                        None,
-                        endpoint_of,
-                    ));
-                    if bytes >= FRAME_BYTES {
-                        bytes = 0;
-                        let frame = self.frame(std::mem::take(&mut messages));
-                        if frames.send(frame).await.is_err() {
-                            return Broken::Ended;
-                        }
-                    }
-                }
-                if !messages.is_empty() && frames.send(self.frame(messages)).await.is_err() {
-                    return Broken::Ended;
-                }
-            }
-            Broken::Ended
-        };
-        tokio::select! {
-            error = receive => error,
-            error = send => error,
-        }
-    }
-
-    fn frame(&self, messages: Vec<v1::CoordinatorMessage>) -> v1::SessionRequest {
-        metrics::histogram!("handfast_frame_messages").record(messages.len() as f64);
-        v1::SessionRequest { hello: None, messages, origin: Some(self.origin()) }
+        self.queue.open(session);
+        receive.await
     }
 
     fn receive(&self, messages: Vec<v1::ParticipantMessage>) -> Result<(), Broken> {
+        let sequences = self.shards.sequences();
+        let mut inputs: Vec<Vec<ShardInput>> = Vec::new();
+        inputs.resize_with(self.shards.all().len(), Vec::new);
+        let mut garbage = None;
         for message in messages {
-            match convert::participant_message(message)? {
-                FromSession::Message(message) => self.deliver(message),
-                FromSession::Inquiry { id, incarnation } => {
+            match convert::participant_message(message) {
+                Ok(FromSession::Message(message)) => {
+                    let from = self.name().clone();
+                    let shard = sequences.shard_of(message.id());
+                    inputs[shard].push(ShardInput::Received { from, message });
+                }
+                Ok(FromSession::Inquiry { id, incarnation }) => {
                     let participant = self.name().clone();
                     let inquiry = Inquiry { id, incarnation, participant };
-                    self.shards.of(id).input(ShardInput::Inquire { inquiry, to: None });
+                    let shard = sequences.shard_of(id);
+                    inputs[shard].push(ShardInput::Inquire { inquiry, to: None });
+                }
+                Err(error) => {
+                    garbage = Some(error);
+                    break;
                 }
             }
         }
-        Ok(())
+        // What came before it was understood.
+        for (shard, inputs) in self.shards.all().iter().zip(inputs) {
+            shard.inputs(inputs);
+        }
+        garbage.map_or(Ok(()), |error| Err(error.into()))
     }
 
     fn deliver(&self, message: FromParticipant) {
@@ -301,11 +274,7 @@ impl Task<'_> {
     // ---- unary calls ----------------------------------------------------------------------------
 
     /// For a participant without sessions. Calls of different transactions overlap.
-    async fn unary(
-        &self,
-        client: ParticipantServiceClient<Channel>,
-        queue: &mut mpsc::Receiver<ToParticipant>,
-    ) -> Broken {
+    async fn unary(&self, client: ParticipantServiceClient<Channel>) -> Broken {
         let first = match self.list_in_doubt(client.clone()).await {
             Ok(branches) => branches,
             Err(status) => return status.into(),
@@ -341,7 +310,7 @@ impl Task<'_> {
                         }
                     }
                 }
-                message = queue.recv(), if preparing < UNARY_CALLS_MAX => {
+                message = self.queue.next(), if preparing < UNARY_CALLS_MAX => {
                     let Some(message) = message else { return Broken::Ended };
                     self.link.queued_bytes.fetch_sub(work_bytes(&message), Ordering::Relaxed);
                     let endpoint_of = |peer: &ParticipantName| self.links.endpoint_of(peer);
@@ -419,14 +388,6 @@ async fn connect(endpoint: &str) -> Result<Channel, Broken> {
     match tokio::time::timeout(patience, target.connect()).await {
         Ok(channel) => Ok(channel?),
         Err(_) => Err(Broken::NoWelcome),
-    }
-}
-
-/// About what the peers of a PREPARE take in a frame.
-fn peer_bytes(message: &ToParticipant) -> usize {
-    match message {
-        ToParticipant::Prepare(prepare) => prepare.peers.len() * 128,
-        _ => 0,
     }
 }
 

@@ -1,10 +1,12 @@
 //! What the core wants done: answers, calls of the resource, questions, notes.
 //!
 //! Called on the shard's thread, or on the log's when an action had to wait for a record. Nothing here
-//! blocks, and nothing here runs the resource manager's code: that gets tasks of its own.
+//! blocks, and nothing here runs the resource manager's code, which gets tasks of its own: unless it says
+//! that it never keeps a thread. A task costs more than what a store in memory does in it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use handfast_commit_core::id::{ParticipantName, Slot, TransactionId};
@@ -126,14 +128,29 @@ impl ParticipantEffects {
 
     fn call(&self, id: TransactionId, call: ResourceCall) {
         let resource = Arc::clone(&self.resource);
+        let at_once = resource.never_keeps_a_thread();
         if matches!(call, ResourceCall::Cancel | ResourceCall::Finished(_)) {
-            self.runtime.spawn(async move { resource_calls::tell(&*resource, id, &call) });
+            if at_once {
+                resource_calls::tell(&*resource, id, &call);
+            } else {
+                self.runtime.spawn(async move { resource_calls::tell(&*resource, id, &call) });
+            }
             return;
         }
         let running = Running::new(&self.calls);
+        let mut result = Box::pin(resource_calls::call(resource, id, call));
+        if at_once {
+            // Its timers are the runtime's.
+            let _entered = self.runtime.enter();
+            let mut context = Context::from_waker(Waker::noop());
+            if let Poll::Ready(result) = result.as_mut().poll(&mut context) {
+                return self.shard.input(ShardInput::Core(Input::Resource { id, result }));
+            }
+            // The task polls it again, with a waker.
+        }
         let shard = self.shard.clone();
         self.runtime.spawn(async move {
-            let result = resource_calls::call(resource, id, call).await;
+            let result = result.await;
             shard.input(ShardInput::Core(Input::Resource { id, result }));
             drop(running);
         });

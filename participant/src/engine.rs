@@ -168,6 +168,7 @@ impl Engine {
     /// Takes no new work from here on.
     pub(crate) fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
+        self.input(Input::Stopping);
     }
 
     /// Calls of the resource that are running.
@@ -181,8 +182,8 @@ impl Engine {
         self.shard.input(ShardInput::Core(input));
     }
 
-    pub(crate) fn answer(&self, origin: &Origin, id: TransactionId, outcome: Inquired) {
-        self.shard.input(ShardInput::Answer { epoch: origin.epoch, id, outcome });
+    pub(crate) fn inputs(&self, inputs: Vec<ShardInput>) {
+        self.shard.inputs(inputs);
     }
 
     async fn call(

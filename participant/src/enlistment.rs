@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use handfast_commit_core::id::{Incarnation, Protocol, TransactionId};
 use handfast_commit_core::two_phase::participant::{Input, SessionRefusal};
@@ -229,7 +228,9 @@ impl Shared {
         let v1::EnlistBranchResponse { origin, time_left } = response;
         let origin = convert::origin(origin.as_ref())
             .map_err(|error| EnlistError::Unavailable(format!("a malformed answer: {error}")))?;
-        let left = time_left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default();
+        let left = time_left
+            .and_then(|left| convert::duration("time_left", &left).ok())
+            .unwrap_or_default();
         let until = after(&self.clock, left);
         self.outgoing.heard(origin.slot, &origin.endpoint);
         self.shard.input(ShardInput::Core(Input::Joined { id, origin, until }));
@@ -238,8 +239,8 @@ impl Shared {
 
     fn refusal(&self, status: &Status) -> EnlistError {
         let message = status.message().to_owned();
-        let details = status.get_error_details();
-        let reason = details.error_info().map_or("", |info| info.reason.as_str());
+        let info = status.get_details_error_info();
+        let reason = info.as_ref().map_or("", |info| info.reason.as_str());
         match status.code() {
             _ if reason == "UNKNOWN_PARTICIPANT" => {
                 self.unknown.notify_one();

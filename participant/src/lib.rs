@@ -109,6 +109,7 @@ mod registration;
 mod resource_calls;
 mod server;
 mod session;
+mod session_frames;
 mod sessions;
 mod shard;
 mod status;

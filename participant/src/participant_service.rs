@@ -12,11 +12,11 @@ use handfast_wire::convert;
 use handfast_wire::v1;
 use handfast_wire::v1::participant_service_server::ParticipantService;
 use handfast_wire::v1::peer_service_server::PeerService;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::engine::{Engine, Stopped};
 use crate::session;
+use crate::session_frames::SessionFrames;
 use crate::status;
 
 /// The engine, once it is ready, and until it stops.
@@ -102,14 +102,12 @@ impl ParticipantService for ParticipantApi {
         check_name(engine.name(), &request.participant)?;
         let id = served_id(&request.transaction_id)?;
         let origin = origin_of(&engine, request.origin.as_ref())?;
-        if engine.is_draining() {
-            return Err(status::draining());
-        }
         let order = convert::prepare(request).map_err(|error| status::invalid(&error))?;
         match engine.prepare(order, origin).await.map_err(stopped)? {
             FromParticipant::Voted { vote, incarnation, result, .. } => {
                 Ok(Response::new(convert::vote_message(vote, incarnation, result)))
             }
+            FromParticipant::Refused { .. } if engine.is_draining() => Err(status::draining()),
             FromParticipant::Refused { reason, .. } => Err(status::refused(reason)),
             // The branch was given up while it was being prepared.
             FromParticipant::Aborted { .. } => {
@@ -184,7 +182,7 @@ impl ParticipantService for ParticipantApi {
         Ok(Response::new(v1::ListInDoubtResponse { branches }))
     }
 
-    type SessionStream = ReceiverStream<Result<v1::SessionResponse, Status>>;
+    type SessionStream = SessionFrames;
 
     async fn session(
         &self,

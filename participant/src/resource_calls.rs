@@ -38,6 +38,8 @@ pub trait AnyResource: Send + Sync + 'static {
     fn in_doubt(&self) -> Pending<'_, Result<Vec<TransactionId>, ResourceError>>;
     /// See [`ResourceManager::keeps_all_in_store`].
     fn keeps_all_in_store(&self) -> bool;
+    /// See [`ResourceManager::never_keeps_a_thread`].
+    fn never_keeps_a_thread(&self) -> bool;
 }
 
 impl<R: ResourceManager> AnyResource for R {
@@ -67,6 +69,10 @@ impl<R: ResourceManager> AnyResource for R {
 
     fn keeps_all_in_store(&self) -> bool {
         ResourceManager::keeps_all_in_store(self)
+    }
+
+    fn never_keeps_a_thread(&self) -> bool {
+        ResourceManager::never_keeps_a_thread(self)
     }
 }
 

@@ -147,4 +147,11 @@ pub trait ResourceManager: Send + Sync + 'static {
     fn keeps_all_in_store(&self) -> bool {
         false
     }
+
+    /// True when calls never keep a thread: they compute for microseconds, or wait as futures do. The
+    /// engine then begins each call on its own thread, and gives it a task only if it has to wait. A panic
+    /// in such a call may end the process.
+    fn never_keeps_a_thread(&self) -> bool {
+        false
+    }
 }

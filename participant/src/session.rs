@@ -12,32 +12,24 @@ use handfast_commit_core::two_phase::participant::{Input, Origin, Via};
 use handfast_wire::convert::{self, InvalidField};
 use handfast_wire::v1;
 use handfast_wire::v1::coordinator_message::Message;
-use prost::Message as _;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::watch;
 use tonic::{Status, Streaming};
 
 use crate::engine::Engine;
 use crate::participant_service::{check_name, served_id};
+use crate::session_frames::{Said, SessionFrames};
 use crate::sessions::{SessionEnds, SessionNumber};
-use crate::shard::{OnePhaseCommitted, Waiter};
+use crate::shard::{OnePhaseCommitted, ShardInput};
 use crate::status;
 
 /// Longest wait for the hello.
 const HELLO_MAX: Duration = Duration::from_secs(10);
-/// Messages in one frame at most, and bytes after which it is sent.
-const FRAME_MESSAGES_MAX: usize = 512;
-const FRAME_BYTES: usize = 1 << 20;
-/// Frames that wait for the transport. More would only grow old there.
-const FRAMES_MAX: usize = 2;
-
-type Frames = mpsc::Sender<Result<v1::SessionResponse, Status>>;
 
 /// Opens a session and serves it in a task of its own.
 pub(crate) async fn open(
     engine: Arc<Engine>,
     mut incoming: Streaming<v1::SessionRequest>,
-) -> Result<ReceiverStream<Result<v1::SessionResponse, Status>>, Status> {
+) -> Result<SessionFrames, Status> {
     let first = tokio::time::timeout(HELLO_MAX, incoming.message()).await;
     let first = match first {
         Ok(first) => first?.ok_or_else(|| invalid("hello", "is required"))?,
@@ -55,10 +47,11 @@ pub(crate) async fn open(
         .sessions()
         .open(origin.slot, number)
         .map_err(|error| status::refused(error.to_string()))?;
-    let (frames, outgoing) = mpsc::channel(FRAMES_MAX);
+    let SessionEnds { queue, ended } = ends;
+    let (said, outgoing) = SessionFrames::new(queue);
     let session = Session { engine, number, origin };
     tokio::spawn(async move {
-        let why = session.serve(first, incoming, &frames, ends).await;
+        let why = session.serve(first, incoming, &said, ended).await;
         session.engine.sessions().close(session.origin.slot, session.number);
         tracing::info!(
             participant = %session.engine.name(),
@@ -68,10 +61,10 @@ pub(crate) async fn open(
             "session ended: {}",
             why.message()
         );
-        // The transport may be gone, and full queues are not waited for.
-        let _ = frames.try_send(Err(why));
+        // The transport may be gone.
+        let _ = said.send(Err(why));
     });
-    Ok(ReceiverStream::new(outgoing))
+    Ok(outgoing)
 }
 
 struct Session {
@@ -86,10 +79,9 @@ impl Session {
         &self,
         first: v1::SessionRequest,
         mut incoming: Streaming<v1::SessionRequest>,
-        frames: &Frames,
-        ends: SessionEnds,
+        said: &Said,
+        mut ended: watch::Receiver<Option<String>>,
     ) -> Status {
-        let SessionEnds { mut queue, mut ended } = ends;
         let superseded = async {
             match ended.wait_for(Option::is_some).await {
                 Ok(why) => status::refused(why.clone().unwrap_or_default()),
@@ -100,7 +92,7 @@ impl Session {
         // What has queued up already goes out behind the welcome.
         tokio::select! {
             why = &mut superseded => return why,
-            welcomed = self.welcome(frames) => if let Err(why) = welcomed {
+            welcomed = self.welcome(said) => if let Err(why) = welcomed {
                 return why;
             },
         }
@@ -122,12 +114,12 @@ impl Session {
             biased;
             why = &mut superseded => why,
             why = receive => why,
-            why = send(frames, &mut queue) => why,
+            () = said.closed() => Status::cancelled("the coordinator has gone"),
         }
     }
 
     /// Reports what the coordinator has to know before anything else, then asks about what is in doubt.
-    async fn welcome(&self, frames: &Frames) -> Result<(), Status> {
+    async fn welcome(&self, said: &Said) -> Result<(), Status> {
         let commits = self.engine.report(&self.origin).await.map_err(|_| status::draining())?;
         let welcome = v1::SessionWelcome {
             participant: self.engine.name().to_string(),
@@ -135,9 +127,10 @@ impl Session {
             one_phase_commits: commits.into_iter().map(one_phase_message).collect(),
         };
         let frame = v1::SessionResponse { welcome: Some(welcome), messages: Vec::new() };
-        frames.send(Ok(frame)).await.map_err(|_| Status::cancelled("the coordinator has gone"))?;
+        said.send(Ok(frame)).map_err(|_| Status::cancelled("the coordinator has gone"))?;
         self.engine.outgoing().heard(self.origin.slot, &self.origin.endpoint);
-        self.hear(Input::Heard { origin: self.origin.clone(), opened: true })?;
+        let heard = Input::Heard { origin: self.origin.clone(), opened: true };
+        self.hear(vec![ShardInput::Core(heard)])?;
         tracing::info!(
             participant = %self.engine.name(),
             slot = self.origin.slot.0,
@@ -149,12 +142,12 @@ impl Session {
         Ok(())
     }
 
-    /// Hands one input to the engine, unless the session has been succeeded.
-    fn hear(&self, input: Input<Waiter>) -> Result<(), Status> {
+    /// Hands inputs to the engine, unless the session has been succeeded.
+    fn hear(&self, inputs: Vec<ShardInput>) -> Result<(), Status> {
         let latest = self
             .engine
             .sessions()
-            .while_latest(self.origin.slot, self.number, || self.engine.input(input));
+            .while_latest(self.origin.slot, self.number, || self.engine.inputs(inputs));
         if latest { Ok(()) } else { Err(status::refused("a newer session is open")) }
     }
 
@@ -169,44 +162,29 @@ impl Session {
         if origin.slot != self.origin.slot || origin.epoch != self.origin.epoch {
             return Err(invalid("origin", "is not the one that the session was opened with"));
         }
-        let heard = origin.clone();
-        let latest =
-            self.engine.sessions().while_latest(self.origin.slot, self.number, move || {
-                self.engine.input(Input::Heard { origin: heard, opened: false });
-            });
-        if !latest {
-            return Err(status::refused("a newer session is open"));
-        }
+        let heard = Input::Heard { origin: origin.clone(), opened: false };
+        let mut inputs = Vec::with_capacity(messages.len() + 1);
+        inputs.push(ShardInput::Core(heard));
         for message in messages {
             let Some(message) = message.message else { continue };
-            let id = id_of(&message).to_owned();
-            if let Err(refusal) = self.handle(message, &origin)? {
-                self.refuse(&id, &refusal);
+            // A refusal needs it, and is rare.
+            let id = |message: &Message| id_of(message).parse::<TransactionId>().ok();
+            let about = id(&message);
+            match self.input_of(message, &origin) {
+                Ok(input) => inputs.extend(input),
+                Err(refusal) => self.refuse(about, &refusal),
             }
         }
-        Ok(())
+        self.hear(inputs)
     }
 
-    /// The outer error ends the session, the inner one refuses a message.
-    fn handle(&self, message: Message, origin: &Origin) -> Result<Result<(), Status>, Status> {
-        let input = match self.input_of(message, origin) {
-            Ok(Some(input)) => input,
-            Ok(None) => return Ok(Ok(())),
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        self.hear(input).map(Ok)
-    }
-
-    fn input_of(&self, message: Message, origin: &Origin) -> Result<Option<Input<Waiter>>, Status> {
+    fn input_of(&self, message: Message, origin: &Origin) -> Result<Option<ShardInput>, Status> {
         let origin = origin.clone();
         let name = self.engine.name();
-        Ok(Some(match message {
+        Ok(Some(ShardInput::Core(match message {
             Message::Prepare(request) => {
                 check_name(name, &request.participant)?;
                 served_id(&request.transaction_id)?;
-                if self.engine.is_draining() {
-                    return Err(status::draining());
-                }
                 let order = convert::prepare(request).map_err(|error| status::invalid(&error))?;
                 let convert::PrepareOrder { prepare, peers } = order;
                 Input::Prepare { prepare, peers, origin, via: Via::Link }
@@ -245,17 +223,14 @@ impl Session {
                     }
                 };
                 // One of an older session is dropped; the frame's next message ends it.
-                self.engine.sessions().while_latest(origin.slot, self.number, || {
-                    self.engine.answer(&origin, id, outcome);
-                });
-                return Ok(None);
+                return Ok(Some(ShardInput::Answer { epoch: origin.epoch, id, outcome }));
             }
-        }))
+        })))
     }
 
-    fn refuse(&self, id: &str, refusal: &Status) {
+    fn refuse(&self, id: Option<TransactionId>, refusal: &Status) {
         let reason = refusal.message().to_owned();
-        let Ok(id) = id.parse::<TransactionId>() else {
+        let Some(id) = id else {
             // The coordinator could not tell what the refusal is about.
             tracing::warn!(participant = %self.engine.name(), "a message is ignored: {reason}");
             return;
@@ -267,35 +242,6 @@ impl Session {
         };
         self.engine.sessions().answer(self.origin.slot, message);
     }
-}
-
-/// Sends whatever has queued up while the frame before was taken.
-async fn send(frames: &Frames, queue: &mut mpsc::Receiver<v1::ParticipantMessage>) -> Status {
-    let gone = || Status::cancelled("the coordinator has gone");
-    let mut batch = Vec::with_capacity(FRAME_MESSAGES_MAX);
-    while queue.recv_many(&mut batch, FRAME_MESSAGES_MAX).await > 0 {
-        let mut messages = Vec::with_capacity(batch.len());
-        let mut bytes = 0;
-        for message in batch.drain(..) {
-            bytes += message.encoded_len();
-            messages.push(message);
-            if bytes >= FRAME_BYTES {
-                bytes = 0;
-                if frames.send(Ok(frame(std::mem::take(&mut messages)))).await.is_err() {
-                    return gone();
-                }
-            }
-        }
-        if !messages.is_empty() && frames.send(Ok(frame(messages))).await.is_err() {
-            return gone();
-        }
-    }
-    gone()
-}
-
-fn frame(messages: Vec<v1::ParticipantMessage>) -> v1::SessionResponse {
-    metrics::histogram!("handfast_participant_frame_messages").record(messages.len() as f64);
-    v1::SessionResponse { welcome: None, messages }
 }
 
 fn invalid(field: &'static str, problem: &str) -> Status {

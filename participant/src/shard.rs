@@ -153,6 +153,7 @@ impl ParticipantShard {
             | Input::PeerAsks { .. }
             | Input::Resource { .. }
             | Input::ResourceHolds { .. }
+            | Input::Stopping
             | Input::Timer(_) => {}
         }
     }

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use handfast_commit_core::id::TransactionId;
+use handfast_wire::convert;
 use handfast_wire::v1::AbortCause;
 use tonic::{Code, ConnectError, Status};
 use tonic_types::StatusExt;
@@ -51,7 +52,7 @@ impl Failure {
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
         let (effect, again) = judge(&status);
-        let retry_after = status.get_details_retry_info().and_then(|info| info.retry_delay);
+        let retry_after = convert::retry_delay(&status);
         Self { cause: Cause::Status(Box::new(status)), effect, again, retry_after }
     }
 }
@@ -161,7 +162,7 @@ pub(crate) fn refused(cause: Cause, endpoint: &str) -> Error {
         (Code::FailedPrecondition, _) => Error::WrongState { message },
         (Code::Unimplemented, _) => Error::Unsupported { message },
         (Code::ResourceExhausted, _) => {
-            let retry_after = status.get_details_retry_info().and_then(|info| info.retry_delay);
+            let retry_after = convert::retry_delay(&status);
             Error::Overloaded { retry_after, message }
         }
         (Code::Unavailable | Code::DeadlineExceeded, _) => {

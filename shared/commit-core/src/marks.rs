@@ -168,6 +168,8 @@ marks! {
     PrepareOfPrepared, "prepare-of-prepared", "Duplicate PREPARE when prepared: the same vote again.";
     PrepareOfEnded, "prepare-of-ended", "PREPARE for a branch that is over does no work: the same vote, or no.";
     PrepareOfPassed, "prepare-of-passed", "PREPARE below lowest_live is answered no by its number alone.";
+    PrepareWhileStopping, "prepare-while-stopping",
+        "A participant that is stopping refuses new work, and answers what it knows as before.";
     PrepareWithoutWork, "prepare-without-work",
         "PREPARE that carries no work, for a transaction without work here: no.";
     DoomedPrepared, "doomed-prepared",

@@ -166,6 +166,8 @@ mutants! {
     UnknownPeerAborts, "unknown-peer-aborts", Tests, "A peer that does not know the id answers ABORT.";
     PreparedPeerAborts, "prepared-peer-aborts", Tests, "A peer that is prepared itself answers ABORT.";
     StaleEpochAccepted, "stale-epoch-accepted", Tests, "Messages of an epoch that is over are obeyed.";
+    StoppingRefusesAll, "stopping-refuses-all", Tests,
+        "A participant that is stopping refuses a repeated PREPARE of what it has prepared.";
     FinishedForgotten, "finished-forgotten", Tests, "A finished id is forgotten before its coordinator has passed it.";
     FloorNotChecked, "floor-not-checked", Tests, "A PREPARE below lowest_live does its work again.";
     AbortNotRemembered, "abort-not-remembered", Tests,

@@ -17,6 +17,7 @@ const IDLE_MAX: Duration = Duration::from_millis(250);
 
 enum Message<M: Machine> {
     Input(M::Input),
+    Inputs(Vec<M::Input>),
     Question(Box<dyn FnOnce(&mut M) + Send>),
     Stop,
 }
@@ -60,6 +61,13 @@ impl<M: Machine> ShardHandle<M> {
     /// Sends an input. One that comes after the stop is dropped, with the reply channels in it.
     pub fn input(&self, input: M::Input) {
         let _ = self.sender.send(Message::Input(input));
+    }
+
+    /// Sends inputs that have come together, in their order: one message for all of them.
+    pub fn inputs(&self, inputs: Vec<M::Input>) {
+        if !inputs.is_empty() {
+            let _ = self.sender.send(Message::Inputs(inputs));
+        }
     }
 
     /// Asks something of the machine, between two inputs. `None` when the shard has stopped.
@@ -108,6 +116,12 @@ impl<M: Machine> ShardQueue<M> {
                 while let Some(message) = next {
                     match message {
                         Message::Input(input) => driver.handle(clock.now(), input),
+                        Message::Inputs(inputs) => {
+                            handled += inputs.len();
+                            for input in inputs {
+                                driver.handle(clock.now(), input);
+                            }
+                        }
                         Message::Question(question) => question(driver.machine_mut()),
                         Message::Stop => {
                             running = false;

@@ -15,7 +15,8 @@ use handfast_coordinator::reply_to::ReplyTo;
 use handfast_coordinator::shard::{CoordinatorShard, Sequences, ShardAction, ShardInput};
 use handfast_coordinator::store::{Store, StoreError};
 use handfast_journal::{
-    JournalError, Kind, LogHandle, LogWriter, MemoryDisk, MemoryJournal, Submission, WriterOptions,
+    Flush, JournalError, Kind, LogHandle, LogWriter, MemoryDisk, MemoryJournal, Submission, Turn,
+    WriterOptions,
 };
 use handfast_runtime::driver::{Driver, Gated, Machine};
 use tokio::sync::oneshot;
@@ -280,13 +281,12 @@ impl Running {
         }) && self.log.depth() == 0
     }
 
-    /// Ends the process as a failed sync does.
+    /// Writes what waits for the disk.
     ///
     /// # Errors
     /// The journal's.
-    pub fn write(&mut self, flush: handfast_journal::Flush) -> Result<bool, JournalError> {
-        let turn = self.writer.run_once(flush)?;
-        Ok(turn.again)
+    pub fn write(&mut self, flush: Flush) -> Result<Turn, JournalError> {
+        self.writer.run_once(flush)
     }
 }
 

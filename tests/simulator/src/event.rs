@@ -45,7 +45,7 @@ pub enum Letter {
     /// Client to participant: work in an interactive transaction.
     Work { call: CallId, to: usize, id: TransactionId, work: KeyValueWork },
     /// Participant to client.
-    Worked { call: CallId, result: Result<KeyValueResult, WorkError> },
+    Worked { call: CallId, from: usize, result: Result<KeyValueResult, WorkError> },
     /// A link opens a session.
     Hello { to: usize, session: u64, origin: Origin },
     /// The participant has taken it.
@@ -131,6 +131,8 @@ pub enum Event {
     EnlistTimeout(usize, Life, TransactionId),
     /// A process is started.
     Start(Site),
+    /// A process that has said that it would has ended.
+    Stopped(Site, Life),
     /// The next fault of a kind that comes at random times.
     Storm(Storm),
     /// The end of a shortage of disk space.

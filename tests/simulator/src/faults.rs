@@ -24,7 +24,7 @@ macro_rules! faults {
 faults! {
     CoordinatorCrash, "coordinator killed";
     ParticipantCrash, "participant killed";
-    CrashAfterSync, "killed after a sync, before anything was said of it";
+    CrashAfterSync, "killed behind a sync, before a word of it";
     UnsyncedKept, "batch that was not synced kept by the disk";
     UnsyncedLost, "batch that was not synced lost";
     FailedSync, "sync failed";
@@ -43,7 +43,7 @@ faults! {
     ClientGone, "client gone for good";
     ImpatientClient, "client asks again before it was answered";
     DiskReplaced, "participant's disk replaced by an empty one";
-    Refused, "participant that is stopping refuses work";
+    Stopping, "participant takes no new work, and ends";
     ResourceFailed, "resource cannot do it now";
     GivenUp, "resource gives a branch up before its vote";
     ConfusedClient, "client asks for what it must not get";

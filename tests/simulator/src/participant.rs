@@ -17,7 +17,7 @@ use handfast_commit_core::two_phase::participant::{
 };
 use handfast_journal::{
     Flush, Journal, JournalError, Kind, LogHandle, LogWriter, MemoryDisk, MemoryJournal, Mutation,
-    Reader, Submission, Table, WriterOptions,
+    Reader, Submission, Table, Turn, WriterOptions,
 };
 use handfast_participant::resources::key_value::{
     Enlist, EnlistError, EnlistErrorCode, KeyValueConfig, KeyValueGrpc, KeyValueStore,
@@ -400,9 +400,8 @@ impl Running {
     ///
     /// # Errors
     /// The journal's.
-    pub fn write(&mut self, flush: Flush) -> Result<bool, JournalError> {
-        let turn = self.writer.run_once(flush)?;
-        Ok(turn.again)
+    pub fn write(&mut self, flush: Flush) -> Result<Turn, JournalError> {
+        self.writer.run_once(flush)
     }
 
     /// True when no branch is open and no call runs.

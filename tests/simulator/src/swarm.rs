@@ -73,7 +73,7 @@ pub struct Rates {
     pub client_gone: u32,
     pub impatient: u32,
     pub disk_replaced_every_us: u64,
-    pub refused: u32,
+    pub stopping: u32,
     pub resource_failed: u32,
     pub given_up: u32,
     pub confused: u32,
@@ -149,7 +149,7 @@ impl Rates {
         let slow_resource = per_million(4, 1_000, 80_000);
         let client_gone = per_million(4, 2_000, 60_000);
         let impatient = per_million(4, 5_000, 200_000);
-        let refused = per_million(3, 1_000, 60_000);
+        let stopping = per_million(3, 20, 2_000);
         let resource_failed = per_million(3, 1_000, 60_000);
         let given_up = per_million(3, 1_000, 60_000);
         let confused = per_million(4, 1_000, 60_000);
@@ -174,7 +174,7 @@ impl Rates {
             client_gone,
             impatient,
             disk_replaced_every_us: rate(1, 300_000, 2_000_000),
-            refused,
+            stopping,
             resource_failed,
             given_up,
             confused,

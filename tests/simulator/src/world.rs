@@ -3,6 +3,7 @@
 mod clients;
 mod coordinator_side;
 mod end;
+mod logs;
 mod mail;
 mod participant_side;
 mod storm;
@@ -14,9 +15,8 @@ use handfast_commit_core::id::{ParticipantName, TransactionId};
 use handfast_commit_core::marks;
 use handfast_history::{History, Ticket};
 use handfast_journal::{Flush, Unsynced};
-use handfast_runtime::driver::Machine;
 
-use crate::client::{Client, Plan};
+use crate::client::{CallId, Client, Plan};
 use crate::coordinator::{self, CoordinatorProcess, LocalClock};
 use crate::event::{Agenda, Event, Life, Site, Storm};
 use crate::faults::{Fault, Faults};
@@ -24,7 +24,7 @@ use crate::oracle::{Oracle, Violation};
 use crate::participant::ParticipantProcess;
 use crate::random::Random;
 use crate::swarm::{Rates, Swarm};
-use crate::trace::{ProcessId, Recorder, Role};
+use crate::trace::{EventRef, ProcessId, Recorder, Role};
 
 /// More events than any run needs: one that goes on has lost its way.
 const EVENTS_MAX: u64 = 3_000_000;
@@ -69,6 +69,10 @@ pub struct World {
     pub(crate) oracle: Oracle,
     pub(crate) faults: Faults,
     pub(crate) recorder: Recorder,
+    /// Since when syncs run, for the diagram.
+    syncs: BTreeMap<Site, u64>,
+    /// Requests that are drawn, whose transaction has no name yet.
+    pub(crate) drawn_asks: BTreeMap<CallId, EventRef>,
     pub(crate) history: History,
     /// By the client's name for them.
     pub(crate) requests: BTreeMap<String, Job>,
@@ -85,8 +89,6 @@ pub struct World {
     pub(crate) cut: BTreeMap<(Site, Site), u64>,
     /// What participants have said that they aborted.
     pub(crate) said_aborted: BTreeSet<(usize, TransactionId)>,
-    /// What has reached participants: one that is stopping refuses only what is new.
-    pub(crate) asked_to_prepare: BTreeSet<(usize, TransactionId)>,
     pub(crate) healed: bool,
     pub(crate) ended: bool,
     /// Which participants have a look at their locks planned.
@@ -143,6 +145,8 @@ impl World {
             oracle: Oracle::default(),
             faults: Faults::default(),
             recorder,
+            syncs: BTreeMap::new(),
+            drawn_asks: BTreeMap::new(),
             history: History::new(),
             requests: BTreeMap::new(),
             interactive: BTreeMap::new(),
@@ -153,7 +157,6 @@ impl World {
             dead_after: BTreeMap::new(),
             cut: BTreeMap::new(),
             said_aborted: BTreeSet::new(),
-            asked_to_prepare: BTreeSet::new(),
             healed: false,
             ended: false,
             lock_looks: vec![false; swarm.participants],
@@ -280,6 +283,11 @@ impl World {
             Event::LockTimeout(index, life) => self.lock_timeout(index, life),
             Event::EnlistTimeout(index, life, id) => self.enlist_timeout(index, life, id),
             Event::Start(site) => self.start(site),
+            Event::Stopped(site, life) => {
+                if self.is_alive(site, life) {
+                    self.kill(site, Fault::Stopping);
+                }
+            }
             Event::Storm(storm) => self.storm(storm),
             Event::Space(site) => self.space(site),
             Event::Heal => self.heal(),
@@ -303,6 +311,7 @@ impl World {
             Event::Client(_)
             | Event::OutOfPatience(_)
             | Event::Start(_)
+            | Event::Stopped(..)
             | Event::Storm(_)
             | Event::Space(_)
             | Event::Heal
@@ -366,7 +375,9 @@ impl World {
         let (now, lane) = (self.now, self.lane(site));
         match started {
             Ok(()) => {
-                self.recorder.record(|trace| trace.restart(now, lane, "starts"));
+                let first = self.life(site) == 1;
+                let what = if first { "starts" } else { "is back" };
+                self.recorder.record(|trace| trace.restart(now, lane, what));
                 let life = self.life(site);
                 if site == Site::Coordinator {
                     for index in 0..self.swarm.participants {
@@ -404,6 +415,7 @@ impl World {
             return;
         }
         self.faults.add(fault);
+        self.draw_cut_sync(site);
         let draw = self.random.next();
         let written = self.random.one_in(2);
         let disk = self.disk(site).clone();
@@ -488,177 +500,6 @@ impl World {
         }
         self.plan_sync(site);
         self.plan_timer(site);
-    }
-
-    // ---- logs and timers --------------------------------------------------------------------------
-
-    fn plan_sync(&mut self, site: Site) {
-        let (depth, syncing) = match site {
-            Site::Coordinator => match &self.coordinator.running {
-                Some(running) => (running.log.depth(), running.syncing),
-                None => return,
-            },
-            Site::Participant(index) => match &self.participants[index].running {
-                Some(running) => (running.log.depth(), running.syncing),
-                None => return,
-            },
-        };
-        if depth == 0 || syncing {
-            return;
-        }
-        let (low, high) = self.swarm.sync_us;
-        let mut takes = self.random.between(low, high);
-        if self.random.chance(self.rates.slow_disk) {
-            self.faults.add(Fault::SlowDisk);
-            takes += self.random.between(20_000, 500_000);
-        }
-        self.set_syncing(site, true);
-        self.agenda.plan(self.now + takes, Event::Sync(site, self.life(site)));
-    }
-
-    fn set_syncing(&mut self, site: Site, syncing: bool) {
-        match site {
-            Site::Coordinator => {
-                if let Some(running) = &mut self.coordinator.running {
-                    running.syncing = syncing;
-                }
-            }
-            Site::Participant(index) => {
-                if let Some(running) = &mut self.participants[index].running {
-                    running.syncing = syncing;
-                }
-            }
-        }
-    }
-
-    fn sync(&mut self, site: Site, life: Life, flush: Flush) {
-        if !self.is_alive(site, life) {
-            return;
-        }
-        if flush == Flush::WhenForced {
-            self.set_syncing(site, false);
-        }
-        let fails = self.random.chance(self.rates.failed_sync);
-        if fails {
-            self.disk(site).fail_next_sync();
-        }
-        let (written, depth, idling) = match site {
-            Site::Coordinator => {
-                let Some(running) = &mut self.coordinator.running else { return };
-                if flush == Flush::Everything {
-                    running.idling = false;
-                }
-                let written = running.write(flush);
-                (written, running.log.depth(), running.idling)
-            }
-            Site::Participant(index) => {
-                let Some(running) = &mut self.participants[index].running else { return };
-                if flush == Flush::Everything {
-                    running.idling = false;
-                }
-                let written = running.write(flush);
-                (written, running.log.depth(), running.idling)
-            }
-        };
-        match written {
-            // The process ends and says nothing more.
-            Err(error) => {
-                let full = error.to_string().contains("no space");
-                return self.kill(site, if full { Fault::DiskFull } else { Fault::FailedSync });
-            }
-            Ok(_) if self.random.chance(self.rates.crash_after_sync) => {
-                return self.kill(site, Fault::CrashAfterSync);
-            }
-            Ok(_) => {}
-        }
-        if depth > 0 && !idling {
-            match site {
-                Site::Coordinator => {
-                    if let Some(running) = &mut self.coordinator.running {
-                        running.idling = true;
-                    }
-                }
-                Site::Participant(index) => {
-                    if let Some(running) = &mut self.participants[index].running {
-                        running.idling = true;
-                    }
-                }
-            }
-            let at = self.now + self.random.between(1_000, 30_000);
-            self.agenda.plan(at, Event::Idle(site, life));
-        }
-        match site {
-            Site::Coordinator => self.settle_coordinator(),
-            Site::Participant(index) => self.settle_participant(index),
-        }
-        self.plan_timer(site);
-        if self.has_forced(site) {
-            self.plan_sync(site);
-        }
-    }
-
-    /// Whether something waits for the disk that is not lazy; what is lazy waits for the idle event.
-    fn has_forced(&self, site: Site) -> bool {
-        match site {
-            Site::Coordinator => {
-                self.coordinator.running.as_ref().is_some_and(|r| r.log.depth() > 0 && !r.idling)
-            }
-            Site::Participant(index) => self.participants[index]
-                .running
-                .as_ref()
-                .is_some_and(|r| r.log.depth() > 0 && !r.idling),
-        }
-    }
-
-    fn plan_timer(&mut self, site: Site) {
-        let (due, armed, clock) = match site {
-            Site::Coordinator => match &self.coordinator.running {
-                Some(running) => (running.due(), running.armed, self.coordinator.clock),
-                None => return,
-            },
-            Site::Participant(index) => match &self.participants[index].running {
-                Some(running) => {
-                    (running.driver.due(), running.armed, self.participants[index].clock)
-                }
-                None => return,
-            },
-        };
-        let Some(due) = due else { return };
-        let at = clock.world(due).max(self.now + 1);
-        if armed.is_some_and(|armed| armed > self.now && armed <= at) {
-            return;
-        }
-        match site {
-            Site::Coordinator => {
-                if let Some(running) = &mut self.coordinator.running {
-                    running.armed = Some(at);
-                }
-            }
-            Site::Participant(index) => {
-                if let Some(running) = &mut self.participants[index].running {
-                    running.armed = Some(at);
-                }
-            }
-        }
-        self.agenda.plan(at, Event::Timer(site, self.life(site)));
-    }
-
-    fn fire_timers(&mut self, site: Site) {
-        match site {
-            Site::Coordinator => {
-                let now = self.coordinator.clock.now(self.now);
-                let Some(running) = &mut self.coordinator.running else { return };
-                for shard in &mut running.shards {
-                    while shard.fire(now) {}
-                    shard.machine_mut().settled();
-                }
-            }
-            Site::Participant(index) => {
-                let now = self.participants[index].clock.now(self.now);
-                let Some(running) = &mut self.participants[index].running else { return };
-                while running.driver.fire(now) {}
-            }
-        }
     }
 
     /// Lets the time that calls of the store see reach the world's.

@@ -20,7 +20,7 @@ fn variable(name: &str, default: u64) -> u64 {
 fn every_promise_is_kept_and_every_rule_reached() {
     let plan = Plan {
         from: variable("HANDFAST_SEED", 1),
-        budget: Budget::Seeds(variable("HANDFAST_SEEDS", 12_000)),
+        budget: Budget::Seeds(variable("HANDFAST_SEEDS", 60_000)),
         threads: 2,
         transactions: TRANSACTIONS,
         progress: None,

@@ -6,6 +6,7 @@ use handfast_client::v1;
 use handfast_client::{
     Client, CommitOptions, ListFilter, TransactionKey, TransactionState, TransactionStatus,
 };
+use handfast_wire::convert;
 use serde_json::{Value, json};
 
 use crate::commands::execute::{outcome_fields, outcome_rows, reply_time};
@@ -278,6 +279,6 @@ fn age(found: &TransactionStatus, now: SystemTime) -> String {
 }
 
 fn milliseconds(duration: Option<&prost_types::Duration>) -> Option<u64> {
-    let duration = Duration::try_from(*duration?).ok()?;
+    let duration = convert::duration("duration", duration?).ok()?;
     u64::try_from(duration.as_millis()).ok()
 }

@@ -287,6 +287,10 @@ impl ResourceManager for KeyValueStore {
     fn keeps_all_in_store(&self) -> bool {
         true
     }
+
+    fn never_keeps_a_thread(&self) -> bool {
+        true
+    }
 }
 
 /// A session that the coordinator is being told of.

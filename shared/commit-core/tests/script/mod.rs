@@ -80,7 +80,8 @@ impl Script {
     /// * Made up: `name t9 [slot=N] [epoch=N] [sequence=N]`, `ask t1 as p1 [log=N]`,
     ///   `tell p1 prepare|commit|abort|forget t1 [epoch=N] [log=N] [lowest=N] [work]`,
     ///   `say p1 prepared|no|committed|ack|aborted|refused t1 [log=N]`, `heard p1 [epoch=N] [lowest=N]`,
-    ///   `answer p1 t1 from C|p2 ANSWER`, `touch p1 t1`, `give-up p1 t1`, `holds p1 t1…`.
+    ///   `answer p1 t1 from C|p2 ANSWER`, `touch p1 t1`, `give-up p1 t1`, `holds p1 t1…`, `stop p1`
+    ///   (it takes no new work).
     /// * `expire`: the outcome window passes. `show`: what everybody holds.
     pub fn command(&mut self, line: &str) -> Result {
         let mut words = Words::new(line);
@@ -252,6 +253,10 @@ impl Script {
                 let name = words.name()?;
                 let id = self.id(&words.next("a transaction")?)?;
                 self.world.participant_input(&name, participant::Input::GivenUp { id });
+            }
+            "stop" => {
+                let name = words.name()?;
+                self.world.participant_input(&name, participant::Input::Stopping);
             }
             "holds" => {
                 let name = words.name()?;

@@ -77,19 +77,30 @@ fn visible_end(event: &TraceEvent) -> u64 {
     if matches!(event.kind, EventKind::Pause { .. }) { event.at } else { event.end() }
 }
 
-/// What concerns a transaction: its own events, and while it lives what happens to the processes that
-/// have to do with it, and to the world.
+/// What concerns a transaction: its own events, the syncs that they began or waited for, and while it lives
+/// what happens to the processes that have to do with it, and to the world.
 fn about<'a>(sorted: &[&'a TraceEvent], id: TransactionId) -> Vec<&'a TraceEvent> {
     let own = || sorted.iter().filter(|event| event.about.contains(&id));
     let from = own().map(|event| event.at).min().unwrap_or(0);
     let to = own().map(|event| event.end()).max().unwrap_or(0);
     let mut processes = BTreeSet::<ProcessId>::new();
+    let mut moments = BTreeSet::<(ProcessId, u64)>::new();
     for event in own() {
         processes.extend(event.process);
+        moments.extend(event.process.map(|process| (process, event.at)));
         if let EventKind::Message { to, .. } = &event.kind {
             processes.insert(*to);
+            moments.insert((*to, event.end()));
         }
     }
+    // A record is on its way from the moment at which a message of the transaction arrived; or the message
+    // leaves that has waited for it.
+    let written = |event: &TraceEvent| {
+        matches!(event.kind, EventKind::Sync { .. })
+            && event.process.is_some_and(|process| {
+                moments.contains(&(process, event.at)) || moments.contains(&(process, event.end()))
+            })
+    };
     sorted
         .iter()
         .copied()
@@ -98,7 +109,7 @@ fn about<'a>(sorted: &[&'a TraceEvent], id: TransactionId) -> Vec<&'a TraceEvent
                 && event.at <= to
                 && event.end() >= from
                 && event.process.is_none_or(|process| processes.contains(&process));
-            event.about.contains(&id) || shared
+            event.about.contains(&id) || shared || written(event)
         })
         .collect()
 }

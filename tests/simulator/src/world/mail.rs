@@ -5,13 +5,14 @@
 
 use handfast_commit_core::id::TransactionId;
 use handfast_commit_core::message::{FromParticipant, Inquired, ToParticipant, Vote};
+use handfast_commit_core::two_phase::coordinator::Reply;
 use handfast_commit_core::two_phase::participant::Input;
 
 use super::{World, client_lane};
 use crate::client::{Ask, CallId, Said};
 use crate::event::{Event, Letter, Mail, Site};
 use crate::faults::Fault;
-use crate::trace::ProcessId;
+use crate::trace::{EventRef, ProcessId};
 
 /// How soon somebody notices that a peer cannot be reached any more.
 const SILENCE_US: u64 = 150_000;
@@ -136,8 +137,8 @@ impl Letter {
                 Ask::Look { .. } => "look".to_owned(),
             },
             Self::Answer { said, .. } => match said {
-                Said::Reply(reply) => short(&format!("{reply:?}")),
-                Said::Known(known) => format!("{known:?}"),
+                Said::Reply(reply) => label_reply(reply),
+                Said::Known(known) => short(&format!("{known:?}")).to_lowercase(),
                 Said::NotNow => "not now".to_owned(),
             },
             Self::Work { .. } => "work".to_owned(),
@@ -175,10 +176,7 @@ fn about_down(message: &ToParticipant) -> TransactionId {
     }
 }
 
-fn about_reply(
-    reply: &handfast_commit_core::two_phase::coordinator::Reply,
-) -> Option<TransactionId> {
-    use handfast_commit_core::two_phase::coordinator::Reply;
+fn about_reply(reply: &Reply) -> Option<TransactionId> {
     match reply {
         Reply::Begun { id, .. } | Reply::Unknown { id, .. } => Some(*id),
         Reply::Outcome(outcome) => Some(outcome.id),
@@ -211,6 +209,21 @@ fn label_up(message: &FromParticipant) -> String {
     }
 }
 
+fn label_reply(reply: &Reply) -> String {
+    match reply {
+        Reply::Begun { .. } => "begun".to_owned(),
+        Reply::Enlisted { .. } => "enlisted".to_owned(),
+        Reply::Outcome(outcome) => match &outcome.result {
+            Ok(()) if outcome.pending.is_empty() => "committed".to_owned(),
+            Ok(()) => "committed, not applied everywhere".to_owned(),
+            Err(reason) => format!("aborted: {}", short(&reason.message)),
+        },
+        Reply::Unknown { .. } => "outcome unknown".to_owned(),
+        Reply::Inquired(outcome) => label_inquired(*outcome),
+        Reply::Refused(refusal) => format!("refused: {}", short(&format!("{refusal:?}"))),
+    }
+}
+
 fn label_inquired(outcome: Inquired) -> String {
     format!("answer: {outcome:?}")
 }
@@ -228,10 +241,27 @@ impl World {
         let unknown = ProcessId(u32::MAX);
         let from = match (letter.from(), letter) {
             (Some(site), _) => self.lane(site),
+            (None, Letter::Worked { from, .. }) => self.lane(Site::Participant(*from)),
             (None, _) => client.unwrap_or(unknown),
         };
         let to = letter.to().map(|site| self.lane(site));
         (from, to.or(client).unwrap_or(unknown))
+    }
+
+    /// A request that begins a transaction concerns it, which its answer tells.
+    fn name_asks(&mut self, letter: &Letter, traced: Option<EventRef>) {
+        let Some(message) = traced else { return };
+        match letter {
+            Letter::Ask { call, ask: Ask::Execute { .. } | Ask::Begin } => {
+                self.drawn_asks.insert(*call, message);
+            }
+            Letter::Answer { call, .. } => {
+                if let (Some(asked), Some(id)) = (self.drawn_asks.remove(call), letter.about()) {
+                    self.recorder.record(|trace| trace.concerns(asked, id));
+                }
+            }
+            _ => {}
+        }
     }
 
     /// Sends a message.
@@ -240,6 +270,7 @@ impl World {
         let (from, to) = self.ends(&letter);
         let traced =
             self.recorder.record(|trace| trace.sent(now, from, to, letter.about(), letter.label()));
+        self.name_asks(&letter, traced);
         let lose = |world: &mut Self, why: &'static str| {
             if let Some(message) = traced {
                 world.recorder.record(|trace| trace.lost(message, now, why));
@@ -349,7 +380,7 @@ impl World {
                 }
                 self.settle(Site::Participant(to));
             }
-            Letter::Worked { call, result } => self.worked(call, result),
+            Letter::Worked { call, result, .. } => self.worked(call, result),
             Letter::Hello { to, session, origin } => self.greeted(to, session, origin),
             Letter::Welcome { from, session, reports } => self.welcomed(from, session, reports),
             Letter::Unwelcome { from, session } => self.broken(from, session, true),

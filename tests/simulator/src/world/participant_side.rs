@@ -202,7 +202,9 @@ impl World {
                         self.participant_input(index, Input::Resource { id, result });
                     }
                 }
-                Done::Worked(call, result) => self.post(Letter::Worked { call, result }),
+                Done::Worked(call, result) => {
+                    self.post(Letter::Worked { call, from: index, result });
+                }
             }
         }
         for wanted in wanted {
@@ -359,7 +361,8 @@ impl World {
         message: ToParticipant,
     ) {
         let now = self.participant_now(index);
-        let stopping = self.random.chance(self.rates.refused);
+        let stopping = self.random.chance(self.rates.stopping);
+        let life = self.participants[index].life;
         let Some(running) = &mut self.participants[index].running else { return };
         if running.session != Some((origin.epoch, session)) {
             // The other end of the connection is gone.
@@ -367,18 +370,11 @@ impl World {
             return self.agenda.plan(soon, Event::Broken(index, session));
         }
         running.input(now, Input::Heard { origin: origin.clone(), opened: false });
-        if let ToParticipant::Prepare(prepare) = &message
-            && stopping
-            && !self.asked_to_prepare.contains(&(index, prepare.id))
-        {
-            self.faults.add(Fault::Refused);
-            let reason = "the participant is stopping".to_owned();
-            let message = FromParticipant::Refused { id: prepare.id, reason };
-            self.post(Letter::Up { from: index, session, message });
-            return self.settle(Site::Participant(index));
-        }
-        if let ToParticipant::Prepare(prepare) = &message {
-            self.asked_to_prepare.insert((index, prepare.id));
+        if stopping {
+            running.input(now, Input::Stopping);
+            let site = Site::Participant(index);
+            let at = self.now + self.random.between(1_000, 50_000);
+            self.agenda.plan(at, Event::Stopped(site, life));
         }
         let input = match message {
             ToParticipant::Answer { id, outcome } => {

@@ -216,7 +216,8 @@ fn total() -> i64 {
     START * 2 * KEYS.len() as i64
 }
 
-async fn run(seed: u64) {
+/// Runs a world; returns what has not happened in it, of what it is run for.
+async fn run(seed: u64) -> Vec<&'static str> {
     let world = World::new();
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| tokio::spawn(world.clone().client(seed * CLIENTS + client)))
@@ -235,25 +236,32 @@ async fn run(seed: u64) {
         assert_eq!(site.disk.staged_count(), 0, "seed {seed}");
     }
     let Tally { committed, audited, wounded, died } = &*world.tally;
-    for (what, count) in
-        [("committed", committed), ("audited", audited), ("wounded", wounded), ("died", died)]
-    {
-        assert!(
-            count.load(Ordering::Relaxed) > 0,
-            "seed {seed}: nothing {what}, the run shows nothing"
-        );
-    }
+    [("committed", committed), ("audited", audited), ("wounded", wounded), ("died", died)]
+        .into_iter()
+        .filter(|(_, count)| count.load(Ordering::Relaxed) == 0)
+        .map(|(what, _)| what)
+        .collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn nobody_waits_for_ever_and_nobody_sees_half_a_transaction() {
     for seed in 0..20 {
-        run(seed).await;
+        let missing = run(seed).await;
+        assert!(missing.is_empty(), "seed {seed}: nothing {missing:?}, the run shows nothing");
     }
 }
 
 /// The same with real threads and a real clock, for what only shows when two run at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nor_do_they_with_threads() {
-    run(20).await;
+    // The clock decides who meets whom: one run may be too calm.
+    let mut missing = run(20).await;
+    for seed in 21..60 {
+        if missing.is_empty() {
+            return;
+        }
+        let also = run(seed).await;
+        missing.retain(|what| also.contains(what));
+    }
+    panic!("nothing {missing:?} in 40 runs: they show nothing");
 }

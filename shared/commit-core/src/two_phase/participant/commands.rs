@@ -21,6 +21,9 @@ impl<W> Participant<W> {
         via: Via<W>,
     ) {
         let Prepare { id, work, one_phase, request_id, .. } = prepare;
+        if self.stopping && mutant(Mutant::StoppingRefusesAll) {
+            return self.respond_refused(via, id, "stopping".to_owned());
+        }
         // Whatever the resource can do now: it may have been able to commit alone before a restart. An
         // attempt that is doomed will not commit any more, and stands in nobody's way.
         let earlier = request_id
@@ -45,6 +48,11 @@ impl<W> Participant<W> {
                     let vote = no("no work of this transaction is here: the participant has \
                                    restarted, or has given it up");
                     return self.vote(vec![via], id, vote, Bytes::new());
+                }
+                if self.stopping {
+                    mark(Mark::PrepareWhileStopping);
+                    let reason = "the participant is stopping and takes no new work".to_owned();
+                    return self.respond_refused(via, id, reason);
                 }
                 self.start_preparing(id, work, peers, origin, one_phase, via);
             }

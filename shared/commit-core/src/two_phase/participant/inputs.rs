@@ -135,6 +135,9 @@ pub enum Input<W> {
         /// Which transactions.
         ids: Vec<TransactionId>,
     },
+    /// The process is about to end: from here on PREPARE brings no new work. What is there already goes on,
+    /// and a PREPARE that is repeated is answered as before.
+    Stopping,
     /// The transaction's timer has run out.
     Timer(TransactionId),
 }

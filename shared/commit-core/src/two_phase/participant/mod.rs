@@ -74,6 +74,7 @@ pub struct Participant<W> {
     /// Who follows an attempt that is at work.
     followers: BTreeMap<TransactionId, Vec<TransactionId>>,
     slots: BTreeMap<Slot, SlotSeen>,
+    stopping: bool,
     jitter: u64,
     out: Out<W>,
 }
@@ -113,6 +114,7 @@ impl<W> Participant<W> {
             requests: BTreeMap::new(),
             followers: BTreeMap::new(),
             slots: BTreeMap::new(),
+            stopping: false,
             jitter: config.jitter_seed,
             out: Steps::new(),
         }
@@ -276,6 +278,7 @@ impl<W> Participant<W> {
             Input::PeerAsks { id, waiter } => self.peer_asks(id, waiter),
             Input::Resource { id, result } => self.resource_result(now, id, result),
             Input::ResourceHolds { ids } => self.resource_holds(&ids),
+            Input::Stopping => self.stopping = true,
             Input::Timer(id) => self.timer(now, id),
         }
         self.out.take()

@@ -1,0 +1,170 @@
+//! The queue of one link, and the stream that takes its frames from it.
+//!
+//! The transport pulls: whenever it has taken a frame, whatever has queued up since is the next one. No
+//! task stands between the queue and the connection, and a message wakes nobody else on its way.
+//!
+//! A queue outlives its sessions. Only the stream that it is open to takes from it, so that a stream whose
+//! session is over, and which the transport has not dropped yet, takes nothing of the next session's.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use handfast_commit_core::id::ParticipantName;
+use handfast_commit_core::message::ToParticipant;
+use handfast_wire::convert;
+use handfast_wire::v1;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+
+use crate::effects::Shards;
+use crate::links::{Link, Links, work_bytes};
+
+/// Messages in one frame at most, and bytes of work after which it is sent.
+const FRAME_MESSAGES_MAX: usize = 512;
+const FRAME_BYTES: usize = 1 << 20;
+
+/// The receiving end of a link's queue.
+#[derive(Debug)]
+pub(crate) struct LinkQueue(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    messages: mpsc::Receiver<ToParticipant>,
+    open_to: Option<u64>,
+    /// Whoever is to look again when that changes.
+    waiting: Option<Waker>,
+}
+
+impl LinkQueue {
+    /// Open to nobody.
+    pub(crate) fn new(messages: mpsc::Receiver<ToParticipant>) -> Self {
+        Self(Mutex::new(State { messages, open_to: None, waiting: None }))
+    }
+
+    /// From here on the stream of this session takes the messages, and no other one does.
+    pub(crate) fn open(&self, session: u64) {
+        self.set(Some(session));
+    }
+
+    /// No stream takes messages any more.
+    pub(crate) fn close(&self) {
+        self.set(None);
+    }
+
+    fn set(&self, session: Option<u64>) {
+        let mut state = self.state();
+        state.open_to = session;
+        if let Some(waker) = state.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    /// The next message, for a link without a stream.
+    pub(crate) async fn next(&self) -> Option<ToParticipant> {
+        std::future::poll_fn(|context| self.state().messages.poll_recv(context)).await
+    }
+
+    /// A message that is there already.
+    pub(crate) fn take(&self) -> Option<ToParticipant> {
+        self.state().messages.try_recv().ok()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Every field is whole between any two statements, whoever panicked in between.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The frames of one session, the hello first.
+pub(crate) struct LinkFrames {
+    hello: Option<v1::SessionRequest>,
+    session: u64,
+    begun: bool,
+    queue: Arc<LinkQueue>,
+    /// Taken, and not in a frame yet.
+    taken: VecDeque<ToParticipant>,
+    batch: Vec<ToParticipant>,
+    link: Arc<Link>,
+    links: Arc<Links>,
+    shards: Shards,
+}
+
+impl LinkFrames {
+    /// Of a session that begins with `hello`. Messages follow when the queue is opened to it.
+    pub(crate) fn new(
+        hello: v1::SessionRequest,
+        session: u64,
+        queue: Arc<LinkQueue>,
+        link: Arc<Link>,
+        links: Arc<Links>,
+        shards: Shards,
+    ) -> Self {
+        let (taken, batch) = (VecDeque::new(), Vec::new());
+        let hello = Some(hello);
+        Self { hello, session, begun: false, queue, taken, batch, link, links, shards }
+    }
+
+    fn frame(&mut self) -> v1::SessionRequest {
+        let mut messages = Vec::with_capacity(self.taken.len());
+        let mut bytes = 0;
+        while bytes < FRAME_BYTES
+            && let Some(message) = self.taken.pop_front()
+        {
+            bytes += work_bytes(&message) + peer_bytes(&message);
+            let endpoint_of = |peer: &ParticipantName| self.links.endpoint_of(peer);
+            let name = &self.link.name;
+            messages.push(convert::coordinator_message(name, message, None, endpoint_of));
+        }
+        metrics::histogram!("handfast_frame_messages").record(messages.len() as f64);
+        let origin = self.links.context().origin(self.shards.sequences().lowest_live());
+        v1::SessionRequest { hello: None, messages, origin: Some(origin) }
+    }
+}
+
+impl Stream for LinkFrames {
+    type Item = v1::SessionRequest;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if let Some(hello) = this.hello.take() {
+            return Poll::Ready(Some(hello));
+        }
+        if this.taken.is_empty() {
+            let mut state = this.queue.state();
+            if state.open_to != Some(this.session) {
+                if this.begun {
+                    return Poll::Ready(None);
+                }
+                state.waiting = Some(context.waker().clone());
+                return Poll::Pending;
+            }
+            this.begun = true;
+            let most = FRAME_MESSAGES_MAX;
+            match state.messages.poll_recv_many(context, &mut this.batch, most) {
+                Poll::Ready(0) => return Poll::Ready(None),
+                Poll::Ready(_) => drop(state),
+                Poll::Pending => {
+                    // It may be closed to us meanwhile.
+                    state.waiting = Some(context.waker().clone());
+                    return Poll::Pending;
+                }
+            }
+            let bytes = this.batch.iter().map(work_bytes).sum();
+            this.link.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            this.taken.extend(this.batch.drain(..));
+            this.taken.extend(this.link.take_parked(FRAME_MESSAGES_MAX));
+        }
+        Poll::Ready(Some(this.frame()))
+    }
+}
+
+/// About what the peers of a PREPARE take in a frame.
+fn peer_bytes(message: &ToParticipant) -> usize {
+    match message {
+        ToParticipant::Prepare(prepare) => prepare.peers.len() * 128,
+        _ => 0,
+    }
+}

@@ -1,0 +1,81 @@
+//! The frames that go to a coordinator over one session: the welcome, what has queued up, the end.
+//!
+//! The transport pulls: whenever it has taken a frame, whatever has queued up since is the next one. No
+//! task stands between the queue and the connection, and a message wakes nobody else on its way.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use handfast_wire::v1;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tonic::Status;
+
+/// Messages in one frame at most, and bytes after which it is sent.
+const FRAME_MESSAGES_MAX: usize = 512;
+const FRAME_BYTES: usize = 1 << 20;
+
+/// What the session itself says: its welcome, then nothing until it ends, then why.
+pub(crate) type Said = mpsc::UnboundedSender<Result<v1::SessionResponse, Status>>;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct SessionFrames {
+    said: mpsc::UnboundedReceiver<Result<v1::SessionResponse, Status>>,
+    welcomed: bool,
+    queue: mpsc::Receiver<v1::ParticipantMessage>,
+    /// Taken, and not in a frame yet.
+    taken: VecDeque<v1::ParticipantMessage>,
+    batch: Vec<v1::ParticipantMessage>,
+}
+
+impl SessionFrames {
+    /// What has queued up already goes out behind the welcome.
+    pub(crate) fn new(queue: mpsc::Receiver<v1::ParticipantMessage>) -> (Said, Self) {
+        let (saying, said) = mpsc::unbounded_channel();
+        let (taken, batch) = (VecDeque::new(), Vec::new());
+        (saying, Self { said, welcomed: false, queue, taken, batch })
+    }
+
+    fn frame(&mut self) -> v1::SessionResponse {
+        let mut messages = Vec::with_capacity(self.taken.len());
+        let mut bytes = 0;
+        while bytes < FRAME_BYTES
+            && let Some(message) = self.taken.pop_front()
+        {
+            bytes += message.encoded_len();
+            messages.push(message);
+        }
+        metrics::histogram!("handfast_participant_frame_messages").record(messages.len() as f64);
+        v1::SessionResponse { welcome: None, messages }
+    }
+}
+
+impl Stream for SessionFrames {
+    type Item = Result<v1::SessionResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        // That the session is over is more urgent than what is left in its queue.
+        match this.said.poll_recv(context) {
+            Poll::Ready(Some(said)) => {
+                this.welcomed = true;
+                return Poll::Ready(Some(said));
+            }
+            Poll::Ready(None) => return Poll::Ready(None),
+            Poll::Pending if !this.welcomed => return Poll::Pending,
+            Poll::Pending => {}
+        }
+        if this.taken.is_empty() {
+            let most = FRAME_MESSAGES_MAX;
+            match this.queue.poll_recv_many(context, &mut this.batch, most) {
+                // The session says why, soon.
+                Poll::Ready(0) | Poll::Pending => return Poll::Pending,
+                Poll::Ready(_) => this.taken.extend(this.batch.drain(..)),
+            }
+        }
+        Poll::Ready(Some(Ok(this.frame())))
+    }
+}
