@@ -24,15 +24,16 @@ ROCKSDB := $(ROCKSDB_LIB_DIR)/librocksdb.a
 ROCKSDB_BUILD := $(CACHE)/rocksdb-build
 REQUIREMENTS := tests/chaos/python/requirements.txt
 
-PRODUCT := handfast-coordinator handfast-participant handfast-cli
-BINARIES := handfast-coordinator handfast-participant handfast
+# The skeleton is no product: the benchmark measures the others against it, and looks for it beside itself.
+PRODUCT := handfast-coordinator handfast-participant handfast-cli handfast-bench
+BINARIES := handfast-coordinator handfast-participant handfast handfast-skeleton
 
-.PHONY: help run build test verify fix doc simulate fuzz mutants model env tools checkers
+.PHONY: help run build test verify fix doc simulate fuzz mutants model bench env tools checkers
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@echo "ARGS='…' is passed on: by run to 'handfast demo', by test to 'cargo test', by mutants to its program."
+	@echo "ARGS='…' is passed on: by run and bench to 'handfast', by test to 'cargo test', by mutants to its program."
 	@echo "  make run ARGS=--help                      what the demo can be told"
 	@echo "  make test ARGS='-- part_of_a_name'        the tests whose names have that part"
 	@echo "  make test ARGS=--no-fail-fast             all of them, also after a failure"
@@ -42,7 +43,7 @@ run: build ## build, then show a whole system at work (handfast demo)
 	bin/handfast demo $(ARGS)
 
 # Replaced by renaming: a running server keeps the file that it was started from.
-build: tools $(ROCKSDB) ## the three programs, in bin/
+build: tools $(ROCKSDB) ## the programs, in bin/
 	cargo build $(addprefix -p ,$(PRODUCT))
 	@mkdir -p bin
 	@for name in $(BINARIES); do \
@@ -52,7 +53,9 @@ build: tools $(ROCKSDB) ## the three programs, in bin/
 
 # The whole workspace at once: it turns on the crash points that the tests on real processes kill at.
 # Those tests start the programs from HANDFAST_BIN_DIR, so the programs must be as new as the tests.
+# One test counts instructions, with valgrind.
 test: tools $(ROCKSDB) $(PYTHON)/ready ## every test
+	@.ci/ensure valgrind
 	cargo build --workspace --bins
 	HANDFAST_BIN_DIR="$(DEBUG)" HANDFAST_PYTHON="$(PYTHON)/bin/python" cargo test --workspace $(ARGS)
 
@@ -96,6 +99,10 @@ mutants: tools $(ROCKSDB) ## every deliberate bug, and the test that catches it
 # Nothing of it touches RocksDB, the network or the clock: the same states on every machine.
 model: tools ## every schedule of small worlds, all configurations: a few minutes
 	cargo run -p handfast-model -- $(or $(ARGS),full)
+
+# The disk is that of the temporary folder: TMPDIR=… chooses another. What else runs meanwhile is measured, too.
+bench: build ## throughput and latency beside the floors: a few minutes; ARGS=--quick for one, ARGS=--full for an hour
+	bin/handfast bench --spawn $(ARGS)
 
 env: ## what a shell needs for cargo by hand: eval "$(make env)"
 	@printf "export %s='%s'\n" CARGO_TARGET_DIR '$(CARGO_TARGET_DIR)' ROCKSDB_LIB_DIR '$(ROCKSDB_LIB_DIR)' ROCKSDB_STATIC 1

@@ -41,7 +41,7 @@ impl Default for CoordinatorConfig {
         Self {
             data: PathBuf::from("handfast-coordinator-data"),
             slot: Slot(0),
-            shards: cores.clamp(1, 8),
+            shards: (cores / 2).clamp(1, 8),
             in_flight_max: 100_000,
             in_flight_bytes_max: 1 << 30,
             undelivered_max: 2_000_000,

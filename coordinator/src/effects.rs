@@ -10,6 +10,7 @@ use handfast_commit_core::message::ToParticipant;
 use handfast_commit_core::two_phase::coordinator::{Action, Event, Input};
 use handfast_runtime::crash_point::reached;
 use handfast_runtime::driver::Effects;
+use handfast_runtime::phases::Phases;
 use handfast_runtime::shard::ShardHandle;
 
 use crate::links::Links;
@@ -97,7 +98,17 @@ impl Effects<ShardAction> for CoordinatorEffects {
                     shards.of(id).input(input);
                 }
             }
-            ShardAction::Core(Action::Note(event)) => note(&event),
+            ShardAction::Core(Action::Recorded { id }) => {
+                if let Some(shards) = self.shards.get() {
+                    shards.of(id).input(ShardInput::Core(Input::Recorded { id }));
+                }
+            }
+            // Links do not carry what voting sites say; to the core it is lost on the way.
+            ShardAction::Core(Action::Lead { .. } | Action::Report { .. }) => {}
+            ShardAction::Core(Action::Note(event)) => {
+                measure(self.links.phases(), &event);
+                note(&event);
+            }
             ShardAction::Watched(watchers, watched) => {
                 for watcher in watchers {
                     let _ = watcher.send(watched.clone());
@@ -142,6 +153,24 @@ fn point(message: &ToParticipant) -> (&'static str, &'static str) {
     }
 }
 
+/// Waiting for the votes, until the last of them has arrived; then for the decision to be durable; then for
+/// the acknowledgements.
+fn measure(phases: &Phases, event: &Event) {
+    match event {
+        Event::Preparing { id } => phases.begin(*id),
+        Event::Decided { id } => {
+            phases.ended_at_mark(*id, "prepare");
+            phases.ended(*id, "decide");
+        }
+        Event::Ended { id } => {
+            phases.ended(*id, "apply");
+            phases.forget(*id);
+        }
+        Event::Aborted { id, .. } => phases.forget(*id),
+        _ => {}
+    }
+}
+
 fn note(event: &Event) {
     match event {
         Event::Begun { .. } => metrics::counter!("handfast_transactions_begun_total").increment(1),
@@ -171,7 +200,14 @@ fn note(event: &Event) {
             tracing::debug!(transaction = %id, %participant, reason, "voted no");
         }
         Event::Ended { .. } => metrics::counter!("handfast_commits_applied_total").increment(1),
-        Event::Enlisted { .. }
+        Event::Elects { id, ballot } => {
+            tracing::info!(transaction = %id, %ballot, "leads an election");
+        }
+        Event::Waits { id, waiting_for } => {
+            tracing::warn!(transaction = %id, waiting_for, "waits for {waiting_for}");
+        }
+        Event::PreCommitted { .. }
+        | Event::Enlisted { .. }
         | Event::Preparing { .. }
         | Event::Voted { .. }
         | Event::Acknowledged { .. } => {}

@@ -215,6 +215,7 @@ impl Task<'_> {
         for message in messages {
             match convert::participant_message(message) {
                 Ok(FromSession::Message(message)) => {
+                    self.measure(&message);
                     let from = self.name().clone();
                     let shard = sequences.shard_of(message.id());
                     inputs[shard].push(ShardInput::Received { from, message });
@@ -238,7 +239,15 @@ impl Task<'_> {
         garbage.map_or(Ok(()), |error| Err(error.into()))
     }
 
+    /// The last vote that arrives ends the first phase.
+    fn measure(&self, message: &FromParticipant) {
+        if let FromParticipant::Voted { id, .. } = message {
+            self.links.phases().mark(*id);
+        }
+    }
+
     fn deliver(&self, message: FromParticipant) {
+        self.measure(&message);
         let from = self.name().clone();
         self.shards.of(message.id()).input(ShardInput::Received { from, message });
     }

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use handfast_commit_core::id::{ParticipantName, Sequence};
 use handfast_commit_core::message::{Inquired, ToParticipant};
 use handfast_commit_core::two_phase::coordinator::Identity;
+use handfast_runtime::phases::Phases;
 use handfast_wire::v1;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
@@ -41,6 +42,7 @@ pub struct LinkContext {
 pub struct Links {
     context: Arc<LinkContext>,
     links: RwLock<BTreeMap<ParticipantName, Arc<Link>>>,
+    phases: Phases,
 }
 
 /// One link.
@@ -90,7 +92,14 @@ impl Links {
     /// No links yet.
     #[must_use]
     pub fn new(context: LinkContext) -> Self {
-        Self { context: Arc::new(context), links: RwLock::default() }
+        let phases = Phases::new("handfast_phase_seconds");
+        Self { context: Arc::new(context), links: RwLock::default(), phases }
+    }
+
+    /// How long transactions wait for votes, for the log and for acknowledgements.
+    #[must_use]
+    pub fn phases(&self) -> &Phases {
+        &self.phases
     }
 
     /// Who we are and where.

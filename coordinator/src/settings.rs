@@ -81,7 +81,7 @@ pub const SETTINGS: &[Setting] = &[
         "HANDFAST_SHARDS",
         integer(1, 64),
         None,
-        "Single-threaded shards; as many as there are cores, at most 8, when not set",
+        "Single-threaded shards; one for each two cores, at most 8, when not set",
     ),
     setting(
         "timeout",

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use handfast_commit_core::id::{ParticipantName, Protocol, Sequence, TransactionId};
+use handfast_commit_core::id::{Incarnation, ParticipantName, Protocol, Sequence, TransactionId};
 use handfast_commit_core::message::FromParticipant;
 use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::record::{CoordinatorRecord, Request};
@@ -237,7 +237,9 @@ impl CoordinatorShard {
                         Ok((report, stored))
                     })
                     .collect::<Result<_, store::StoreError>>()?;
-                Input::Connected { participant, one_phase_commits }
+                // 0: as if it were only called. Nobody is asked to be a voting site.
+                let incarnation = Incarnation(0);
+                Input::Connected { participant, incarnation, one_phase_commits }
             }
             ShardInput::Watch { .. } | ShardInput::Settle(_) => {
                 unreachable!("handled by step()")

@@ -251,6 +251,12 @@ pub fn write(record: &CoordinatorRecord, mutations: &mut Vec<Mutation>) {
             mutations.push(Mutation::put(Table::Outcomes, key, record::encode_ended(ended)));
             (ended.id, &ended.request)
         }
+        CoordinatorRecord::Voting(_)
+        | CoordinatorRecord::Decision(_)
+        | CoordinatorRecord::Witness(_)
+        | CoordinatorRecord::WitnessForgotten { .. } => {
+            unreachable!("shards draw ids of two-phase commit, and none is a witness")
+        }
     };
     if let Some(request) = request {
         mutations.push(Mutation::put(Table::Requests, request_key(&request.id, id), Vec::new()));

@@ -74,8 +74,11 @@ fn base(id: TransactionId, info: &Info) -> v1::Transaction {
 pub fn running_state(phase: PhaseView) -> v1::TransactionState {
     match phase {
         PhaseView::Active => v1::TransactionState::Active,
-        PhaseView::Preparing | PhaseView::OnePhase => v1::TransactionState::Preparing,
+        PhaseView::Preparing | PhaseView::OnePhase | PhaseView::PreCommitted => {
+            v1::TransactionState::Preparing
+        }
         PhaseView::Committing => v1::TransactionState::Committing,
+        PhaseView::Aborting => v1::TransactionState::Aborted,
     }
 }
 
@@ -90,11 +93,12 @@ pub fn running(view: &TransactionView) -> v1::Transaction {
             state: match branch.state {
                 BranchState::Enlisted => v1::BranchState::Enlisted,
                 BranchState::Preparing => v1::BranchState::Preparing,
-                BranchState::Prepared => v1::BranchState::Prepared,
+                BranchState::Prepared | BranchState::Aborting => v1::BranchState::Prepared,
                 BranchState::ReadOnly => v1::BranchState::ReadOnly,
                 BranchState::OnePhase => v1::BranchState::OnePhase,
                 BranchState::Committing => v1::BranchState::Committing,
                 BranchState::Committed => v1::BranchState::Committed,
+                BranchState::Aborted => v1::BranchState::Aborted,
             }
             .into(),
             result: branch.result.clone(),
@@ -256,6 +260,11 @@ pub fn sentence(event: &Event) -> String {
         Event::Preparing { .. } => "the participants are asked to prepare".to_owned(),
         Event::Voted { participant, .. } => format!("{participant} voted yes"),
         Event::VotedNo { participant, reason, .. } => format!("{participant} voted no: {reason}"),
+        Event::PreCommitted { .. } => {
+            "everybody voted yes; the sites are told to pre-commit".to_owned()
+        }
+        Event::Elects { ballot, .. } => format!("the coordinator leads ballot {ballot}"),
+        Event::Waits { waiting_for, .. } => format!("waits for {waiting_for}"),
         Event::Decided { .. } => "commit is decided".to_owned(),
         Event::Aborted { reason, .. } => format!("aborted: {}", reason.message),
         Event::Acknowledged { participant, .. } => format!("{participant} has committed"),

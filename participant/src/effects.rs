@@ -6,14 +6,17 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use handfast_commit_core::id::{ParticipantName, Slot, TransactionId};
 use handfast_commit_core::message::{FromParticipant, Vote};
-use handfast_commit_core::two_phase::participant::{Action, Input, ResourceCall, Via};
+use handfast_commit_core::two_phase::participant::{
+    Action, Ending, Event, Input, ResourceCall, Via,
+};
 use handfast_runtime::crash_point::{compiled_in, reached};
 use handfast_runtime::driver::Effects;
+use handfast_runtime::phases::Phases;
 use handfast_runtime::shard::ShardHandle;
 use handfast_wire::convert;
 use handfast_wire::v1;
@@ -40,6 +43,8 @@ pub(crate) struct ParticipantEffects {
     pub(crate) outgoing: Arc<Outgoing>,
     /// Calls of the resource that are running.
     pub(crate) calls: Arc<AtomicUsize>,
+    /// How long branches take until they are voted for.
+    pub(crate) phases: Arc<Phases>,
 }
 
 impl Effects<ShardAction> for ParticipantEffects {
@@ -81,12 +86,26 @@ impl Effects<ShardAction> for ParticipantEffects {
                     let _ = peer.send(outcome);
                 }
             }
+            // Nobody carries what voting sites say; to the core it is lost on the way.
+            ShardAction::Core(Action::Lead { .. } | Action::Report { .. }) => {}
             ShardAction::Core(Action::AnswerTouch { to, allowed }) => {
                 if let Waiter::Touch(waiter) = to {
                     let _ = waiter.send(allowed);
                 }
             }
-            ShardAction::Core(Action::Note(event)) => observe::note(&self.participant, &event),
+            ShardAction::Core(Action::Note(event)) => {
+                match &event {
+                    // Noted behind the record that the vote waits for, as the vote is.
+                    Event::Prepared { id }
+                    | Event::Ended { id, ending: Ending::Committed, was_prepared: false } => {
+                        self.phases.ended(*id, "sync");
+                        self.phases.forget(*id);
+                    }
+                    Event::Ended { id, .. } => self.phases.forget(*id),
+                    _ => {}
+                }
+                observe::note(&self.participant, &event);
+            }
         }
     }
 }
@@ -129,7 +148,10 @@ impl ParticipantEffects {
     fn call(&self, id: TransactionId, call: ResourceCall) {
         let resource = Arc::clone(&self.resource);
         let at_once = resource.never_keeps_a_thread();
-        if matches!(call, ResourceCall::Cancel | ResourceCall::Finished(_)) {
+        if matches!(
+            call,
+            ResourceCall::Cancel | ResourceCall::PreCommit | ResourceCall::Finished(_)
+        ) {
             if at_once {
                 resource_calls::tell(&*resource, id, &call);
             } else {
@@ -138,22 +160,31 @@ impl ParticipantEffects {
             return;
         }
         let running = Running::new(&self.calls);
-        let mut result = Box::pin(resource_calls::call(resource, id, call));
-        if at_once {
-            // Its timers are the runtime's.
-            let _entered = self.runtime.enter();
-            let mut context = Context::from_waker(Waker::noop());
-            if let Poll::Ready(result) = result.as_mut().poll(&mut context) {
-                return self.shard.input(ShardInput::Core(Input::Resource { id, result }));
+        let phases = match &call {
+            ResourceCall::Prepare { .. } => {
+                self.phases.begin(id);
+                Some(Arc::clone(&self.phases))
             }
-            // The task polls it again, with a waker.
-        }
+            _ => None,
+        };
         let shard = self.shard.clone();
-        self.runtime.spawn(async move {
-            let result = result.await;
+        let mut done = Box::pin(async move {
+            let result = resource_calls::call(resource, id, call).await;
+            if let Some(phases) = phases {
+                phases.ended(id, "work");
+            }
             shard.input(ShardInput::Core(Input::Resource { id, result }));
             drop(running);
         });
+        if at_once {
+            // Its timers are the runtime's.
+            let _entered = self.runtime.enter();
+            if done.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+                return;
+            }
+            // The task polls it again, with a waker.
+        }
+        self.runtime.spawn(done);
     }
 }
 

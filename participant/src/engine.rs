@@ -22,6 +22,7 @@ use handfast_journal::{
 use handfast_runtime::clock::{Clock, wall_ms};
 use handfast_runtime::crash_point::reached;
 use handfast_runtime::driver::{Driver, Gated};
+use handfast_runtime::phases::Phases;
 use handfast_runtime::shard::{ShardHandle, ShardQueue};
 use handfast_wire::convert::PrepareOrder;
 use tokio::sync::oneshot;
@@ -104,6 +105,7 @@ impl Engine {
             sessions: Arc::new(Sessions::default()),
             outgoing,
             calls: Arc::new(AtomicUsize::new(0)),
+            phases: Arc::new(Phases::new("handfast_participant_phase_seconds")),
         };
         let (writer, log) =
             LogWriter::new(journal, WriterOptions::default(), Box::new(LogObserver));

@@ -38,6 +38,12 @@ pub(crate) fn note(participant: &ParticipantName, event: &Event) {
                 );
             }
         }
+        Event::Elects { id, ballot } => {
+            tracing::info!(transaction = %id, %participant, %ballot, "leads an election");
+        }
+        Event::Terminated { id, committed } => {
+            tracing::info!(transaction = %id, %participant, committed, "ended by an election");
+        }
         Event::ResourceFailed { id, reason } => {
             metrics::counter!("handfast_participant_resource_failures_total").increment(1);
             tracing::warn!(

@@ -109,9 +109,10 @@ pub fn restore(reader: &dyn Reader, shard: &mut ParticipantShard) -> Result<Foun
     scan(reader, Table::Live, |key, value| {
         let record = decode_participant(key, value)?;
         match &record {
-            ParticipantRecord::Prepared(_) => found.in_doubt += 1,
+            ParticipantRecord::Prepared(_) | ParticipantRecord::Voted(_) => found.in_doubt += 1,
             ParticipantRecord::OnePhase(_) => found.one_phase += 1,
-            ParticipantRecord::Finished { .. }
+            ParticipantRecord::Decided(_)
+            | ParticipantRecord::Finished { .. }
             | ParticipantRecord::Forgotten { .. }
             | ParticipantRecord::SlotSeen { .. } => {}
         }

@@ -87,6 +87,8 @@ pub fn tell(resource: &dyn AnyResource, id: TransactionId, call: &ResourceCall) 
     let told = catch_unwind(AssertUnwindSafe(|| match call {
         ResourceCall::Cancel => resource.cancel(id),
         ResourceCall::Finished(ending) => resource.finished(id, ending_of(*ending)),
+        // No resource manager has asked to hear of it.
+        ResourceCall::PreCommit => {}
         ResourceCall::Prepare { .. } | ResourceCall::Commit | ResourceCall::Abort => {
             unreachable!("these have a result, which call() waits for")
         }
@@ -123,7 +125,7 @@ pub async fn call(
             ResourceResult::Unknown => ResourceResult::Done { changes: Vec::new() },
             result => result,
         },
-        ResourceCall::Cancel | ResourceCall::Finished(_) => {
+        ResourceCall::Cancel | ResourceCall::PreCommit | ResourceCall::Finished(_) => {
             unreachable!("these have no result: tell()")
         }
     }

@@ -151,6 +151,8 @@ impl ParticipantShard {
             | Input::Answer { .. }
             | Input::PeerAnswer { .. }
             | Input::PeerAsks { .. }
+            | Input::Led { .. }
+            | Input::Reported { .. }
             | Input::Resource { .. }
             | Input::ResourceHolds { .. }
             | Input::Stopping
@@ -222,7 +224,10 @@ impl Machine for ParticipantShard {
                 reached("participant.before-abort-record")
             }
             ParticipantRecord::OnePhase(_) => reached("participant.one-phase.before-record"),
-            ParticipantRecord::Forgotten { .. } | ParticipantRecord::SlotSeen { .. } => {}
+            ParticipantRecord::Voted(_)
+            | ParticipantRecord::Decided(_)
+            | ParticipantRecord::Forgotten { .. }
+            | ParticipantRecord::SlotSeen { .. } => {}
         }
         mutations.push(match encode_participant(&entry.record) {
             ParticipantWrite::Put(id, value) => Mutation::put(Table::Live, *id.as_bytes(), value),
@@ -303,6 +308,7 @@ mod tests {
             peers: Vec::new(),
             one_phase,
             request_id: None,
+            voting: None,
         };
         let origin = origin(id.epoch().0);
         tell(shard, Input::Prepare { prepare, peers: Vec::new(), origin, via: Via::Link });

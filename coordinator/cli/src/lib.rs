@@ -6,6 +6,7 @@
 //!
 //! The binary is thin; this library is for it and for whoever checks what it makes of a command line.
 
+mod bench;
 mod commands;
 mod config;
 mod demo;
@@ -14,6 +15,8 @@ mod failure;
 mod operation;
 mod options;
 mod output;
+mod process;
+mod programs;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use handfast_client::{ClientMode, RequestId, TransactionId};
 
+use crate::bench::options::Bench;
 use crate::duration::parse_duration;
 use crate::operation::{BranchOperations, parse_branch};
 
@@ -59,6 +60,16 @@ pub enum CallMode {
     Unary,
 }
 
+impl CallMode {
+    /// As on the command line.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Unary => "unary",
+        }
+    }
+}
+
 impl From<CallMode> for ClientMode {
     fn from(mode: CallMode) -> Self {
         match mode {
@@ -92,6 +103,8 @@ pub enum Command {
     Config(ConfigCommand),
     /// Show a whole system at work while its processes are killed, and check every promise.
     Demo(Demo),
+    /// Measure throughput and latency, beside what no coordinator could do without.
+    Bench(Box<Bench>),
     /// Write a completion script for a shell to stdout.
     Completions {
         /// The shell.

@@ -130,6 +130,7 @@ impl<'a, S: Subject> Site<'a, S> {
             peers: Vec::new(),
             one_phase: one_phase.is_some(),
             request_id: one_phase,
+            voting: None,
         };
         let order = PrepareOrder { prepare, peers: Vec::new() };
         async move {

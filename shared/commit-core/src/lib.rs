@@ -32,4 +32,5 @@ pub mod message;
 pub mod mutants;
 pub mod record;
 pub mod step;
+pub mod three_phase;
 pub mod two_phase;

@@ -251,6 +251,148 @@ marks! {
     PeerAsksCommitted, "peer-asks-committed", "A peer that has committed, or is committing, answers COMMIT.";
     PeerAsksAborted, "peer-asks-aborted", "A peer that has aborted answers ABORT when that is durable.";
     PeerAsksReadOnly, "peer-asks-read-only", "A peer that has only read gives no information.";
+
+    // ---- three-phase commit: the votes ----
+    ThreeVoted, "three-voted",
+        "A prepared vote is forced with its ballots: waiting, promised 1, accepted 0.";
+    ThreeReadOnlyVoted, "three-read-only-voted",
+        "A read-only voter releases its resources at once, and is a voting site like the others.";
+    ThreeVotedAgain, "three-voted-again",
+        "Duplicate PREPARE at a voting site: the same vote again, when that is durable.";
+    ThreeNoForced, "three-no-forced", "A no is on the participant's disk before it is said.";
+    ThreePrepareRefused, "three-prepare-refused",
+        "A PREPARE that gives this participant no voice, or another's, is refused.",
+        only: "a coordinator names the voting sites wrongly, or a participant loses its disk before the PREPARE comes";
+    ThreeLogUnknown, "three-log-unknown",
+        "Nobody is asked before the log of every participant is known: PREPARE names them.";
+    ThreeOnlyCalled, "three-only-called",
+        "A participant that serves no sessions cannot be a voting site: abort.",
+        only: "a client names a participant that can only be called";
+
+    // ---- three-phase commit: the first ballot ----
+    ThreePreCommitted, "three-pre-committed",
+        "All prepared: the coordinator's own move is forced, with the request_id, before PRE_COMMIT.";
+    ThreePreCommitCalled, "three-pre-commit-called", "The resource hears of a move towards commit.";
+    ThreeQuorumMoved, "three-quorum-moved",
+        "Acknowledgements of a move from a quorum are the decision.";
+    ThreeClientTold, "three-client-told",
+        "The client is answered when a quorum has moved, whatever the coordinator's own disk does.";
+    ThreeLedAgain, "three-led-again",
+        "Without a quorum of acknowledgements the coordinator repeats its order, waits, and says for whom.";
+    ThreeAbortForced, "three-abort-forced",
+        "Any no, and every other end of undecided votes: aborted is forced before ABORT is said.";
+    ThreeAbortWaits, "three-abort-waits",
+        "A client that wants to abort what has been pre-committed is told how it ends.";
+    ThreeAskedWhilePreparing, "three-asked-while-preparing",
+        "A coordinator that is asked to join while votes are missing aborts for good.";
+    ThreeCoordinatorInitial, "three-coordinator-initial",
+        "A coordinator that does not remember has not moved: it forces aborted and says so.";
+    ThreeYetToBe, "three-yet-to-be",
+        "An order about an id that has not been given out leads to nothing.",
+        only: "somebody makes an id up, or the coordinator's disk was put back from a copy";
+    ThreeOfAnotherLog, "three-of-another-log",
+        "An order that is meant for another log of the coordinator leads to nothing.",
+        only: "the coordinator has lost its disk and begins with an empty one";
+
+    // ---- three-phase commit: a site is led ----
+    ThreeJoined, "three-joined",
+        "A site joins a ballot that is not below the one it has joined, and says where it stands.";
+    ThreeRefused, "three-refused",
+        "An order of a ballot below the one that was joined is refused, with the higher one.";
+    ThreeInitialAborts, "three-initial-aborts",
+        "A site that has not voted forces aborted when somebody leads.";
+    ThreeUnknownAborts, "three-unknown-aborts",
+        "A site that has never heard of the id has not voted: it forces aborted.";
+    ThreePassedAborts, "three-passed-aborts",
+        "One that can never be asked for its vote any more is aborted by its number alone.";
+    ThreeAbortForcedHere, "three-abort-forced-here",
+        "ABORT for a branch that has not voted is acknowledged when it is on the disk.";
+    ThreeMoveOfForgotten, "three-move-of-forgotten",
+        "PRE_COMMIT for an unknown transaction leads to nothing: everybody had been told.";
+    ThreeMoveOfUnvoted, "three-move-of-unvoted",
+        "PRE_COMMIT for a branch that has not voted raises an alarm.",
+        only: "a leader moves sites towards commit without every vote";
+    ThreeAnotherLog, "three-another-log",
+        "An order that is meant for another log of the participant leads to nothing, and raises an alarm.",
+        only: "the participant has lost its disk after its vote";
+    ThreeStranger, "three-stranger",
+        "Whoever has no voice in a transaction, or leads a ballot that is not his own, is not heard.",
+        only: "somebody speaks for a site that is not his own";
+
+    // ---- three-phase commit: a site leads ----
+    ThreeAsksCoordinator, "three-asks-coordinator",
+        "A voting site whose patience ends asks its coordinator first.";
+    ThreeAnswered, "three-answered", "The coordinator's answer is the decision.";
+    ThreeAnsweredPending, "three-answered-pending",
+        "PENDING and RETRY: the coordinator is there, and nobody leads an election.";
+    ThreeAnsweredNothing, "three-answered-nothing",
+        "NOT_OWNER and NO_INFORMATION: the next wait ends in an election.",
+        only: "the coordinator has lost its disk, or its address was given to another one";
+    ThreeElected, "three-elected",
+        "A timeout begins an election, above every ballot that was seen, and decides nothing.";
+    ThreeHighestCounts, "three-highest-counts",
+        "Of moves in both directions the one in the highest ballot counts.";
+    ThreeMovesToCommit, "three-moves-to-commit",
+        "The highest ballot among a quorum of answers was a move towards commit: everybody is moved there.";
+    ThreeMovesToAbort, "three-moves-to-abort",
+        "Nobody in a quorum has moved, or the last has moved towards abort: everybody is moved there.";
+    ThreeKnownCommitted, "three-known-committed", "Any site that knows of a commit: committed.";
+    ThreeUnvoted, "three-unvoted",
+        "Any site that does not know the transaction and never will: aborted.";
+    ThreeKnownAborted, "three-known-aborted", "Any site that has aborted: aborted.";
+    ThreePreempted, "three-preempted", "A leader that hears of a higher ballot waits for its end.";
+    ThreeWaits, "three-waits",
+        "With fewer answers than a quorum it waits, and says for whom. It never aborts for lack of answers.";
+    ThreeReportPassed, "three-report-passed",
+        "An answer to another ballot, or after the decision, changes nothing.";
+
+    // ---- three-phase commit: the decision ----
+    ThreeCommitted, "three-committed",
+        "The coordinator decides commit with a quorum, or learns it from a site.";
+    ThreeAborted, "three-aborted",
+        "The coordinator decides abort with a quorum, or learns it from a site.";
+    ThreeCommitTold, "three-commit-told",
+        "COMMIT is carried out by a voting site, wherever it stands.";
+    ThreeToldByLeader, "three-told-by-leader",
+        "The decision of whoever led a termination is carried out, by the coordinator as well.";
+    ThreeToldAgain, "three-told-again",
+        "A decision that is told again is acknowledged again, when it is durable.";
+    ThreeContradiction, "three-contradiction",
+        "Two sites that know of different decisions raise an alarm, and nothing is undone.",
+        only: "a site breaks the protocol, or a disk is put back from a copy";
+    ThreeDelivers, "three-delivers",
+        "Who has found the decision out, or is not permitted to forget it for long, tells everybody.";
+    ThreeLearnedFromAcknowledgement, "three-learned-from-acknowledgement",
+        "A coordinator that does not remember the decision learns it from an acknowledgement.";
+    ThreeAcknowledged, "three-acknowledged", "A site that has the decision on its disk says so.";
+    ThreeReleases, "three-releases",
+        "Who has heard of every site that it has the decision permits all to forget it.";
+    ThreeReleasedByOther, "three-released-by-other",
+        "A coordinator takes the word of a leader that everybody has the decision.";
+    ThreeForgotten, "three-forgotten",
+        "A site forgets when it is permitted to; a late PREPARE finds the id until it is passed.";
+    ThreeDecidedOfForgotten, "three-decided-of-forgotten",
+        "The decision of a forgotten commit is acknowledged if the log is the one that voted.";
+
+    // ---- three-phase commit: restarts ----
+    ThreeRestoredVoted, "three-restored-voted",
+        "A voting site found in the participant's log asks, and then leads, with the ballots it had joined.";
+    ThreeRestoredDecided, "three-restored-decided",
+        "A decision found in the participant's log is kept until it is permitted to go.";
+    ThreeRestoredVoting, "three-restored-voting",
+        "A coordinator that finds itself pre-committed runs an election like anybody else.";
+    ThreeRestoredDecision, "three-restored-decision",
+        "A decision found in the coordinator's log, commit or abort, is delivered.";
+
+    // ---- three-phase commit: witnesses ----
+    ThreeWitnessUnasked, "three-witness-unasked",
+        "A witness that has never heard of the id is waiting, in no ballot, and never initial.";
+    ThreeWitnessDecided, "three-witness-decided",
+        "A witness keeps the decision until everybody has it.";
+    ThreeWitnessForgets, "three-witness-forgets", "A witness forgets when it is permitted to.";
+    ThreeNoWitness, "three-no-witness",
+        "A coordinator that is not configured as a witness gives no information.",
+        only: "somebody names a coordinator as a witness that is none";
 }
 
 impl Mark {

@@ -193,6 +193,38 @@ mutants! {
     OnePhaseWritesLost, "one-phase-writes-lost", Tests, "A one-phase commit is written without its changes.";
     PeersNotRecorded, "peers-not-recorded", Tests, "PREPARED is written without the peers that could be asked.";
 
+    // ---- three-phase commit ----
+    DecidesOnTimeout, "decides-on-timeout", Tests,
+        "A voting site whose patience ends decides by itself: commit if it has pre-committed, otherwise abort.";
+    PromiseNotForced, "promise-not-forced", Tests,
+        "A site says that it has joined a ballot while that is on its way to the disk.";
+    AcceptedNotMoved, "accepted-not-moved", Tests, "A site that moves does not keep in which ballot.";
+    OldBallotObeyed, "old-ballot-obeyed", Tests, "A site moves in a ballot below the one that it has joined.";
+    AbortsForLackOfAnswers, "aborts-for-lack-of-answers", Tests,
+        "A leader that does not hear of a quorum in time moves towards abort.";
+    QuorumIsAll, "quorum-is-all", Tests, "A quorum is everybody.";
+    QuorumLacksOne, "quorum-lacks-one", Tests, "One acknowledgement less than a quorum decides.";
+    AnswersNotHeard, "answers-not-heard", Tests, "A leader moves towards abort, whatever the sites have answered.";
+    AnyPreCommitCounts, "any-pre-commit-counts", Tests,
+        "A leader that hears of any pre-commit moves towards commit, in whatever ballot that was.";
+    WitnessAborts, "witness-aborts", Tests, "A witness that has never heard of the id answers: aborted.";
+    ReadOnlySiteForgets, "read-only-site-forgets", Tests, "A read-only voter keeps nothing of its vote.";
+    UnknownSiteSilent, "unknown-site-silent", Tests,
+        "A site that has never heard of the id gives no information, and does not abort.";
+    AnotherLogPassesForInitial, "another-log-passes-for-initial", Tests,
+        "A participant that has lost its disk aborts what it is asked about, as if it had not voted.";
+    InitialNotForced, "initial-not-forced", Tests,
+        "A coordinator that does not remember answers ABORT without forcing it.";
+    PreCommitNotForced, "pre-commit-not-forced", Tests,
+        "PRE_COMMIT is sent while the coordinator's own move is on its way to the disk.";
+    RestartForgetsBallots, "restart-forgets-ballots", Tests,
+        "After a restart a voting site stands where it stood when it voted.";
+    CoordinatorStaysSilent, "coordinator-stays-silent", Tests,
+        "A coordinator that finds itself pre-committed leads no election.";
+    CoordinatorNotTold, "coordinator-not-told", Tests, "Who leads a termination tells its end to participants only.";
+    ForgetAtQuorum, "forget-at-quorum", Tests,
+        "A decision may be forgotten when a quorum has it on the disk, and not everybody.";
+
     // ---- the participant around its core ----
     StaleAnswerHeard, "stale-answer-heard", Tests, "An answer of a coordinator whose epoch is over is heard.";
     StaleSessionHeard, "stale-session-heard", Tests, "What comes over an older session is heard.";

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::id::{Epoch, Incarnation, ParticipantName, RequestId, Sequence, Slot, TransactionId};
+use crate::three_phase::{Site, SiteNumber, Sites};
 
 /// What people know a transaction by. It passes through; nothing depends on it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
@@ -70,6 +71,90 @@ pub enum CoordinatorRecord {
     Commit(Commit),
     /// Over. Replaces the decision, and stays for the outcome window.
     Ended(Ended),
+    /// Three-phase commit: everybody has voted prepared, and this is where the coordinator stands. Live
+    /// until the decision replaces it.
+    Voting(VotingCoordinator),
+    /// Three-phase commit: decided. Live until every site has acknowledged.
+    Decision(Decision),
+    /// Three-phase commit of another slot, for which this coordinator is a witness. Live until forgotten.
+    Witness(WitnessRecord),
+    /// A witness needs to know nothing more of this transaction.
+    WitnessForgotten {
+        /// Which one.
+        id: TransactionId,
+    },
+}
+
+impl CoordinatorRecord {
+    /// The transaction that it is about: a later record of the same transaction replaces it.
+    #[must_use]
+    pub fn id(&self) -> TransactionId {
+        match self {
+            Self::Commit(commit) => commit.id,
+            Self::Ended(ended) => ended.id,
+            Self::Voting(voting) => voting.id,
+            Self::Decision(decision) => decision.id,
+            Self::Witness(witness) => witness.id,
+            Self::WitnessForgotten { id } => *id,
+        }
+    }
+}
+
+/// A coordinator that is a voting site and does not know the decision.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct VotingCoordinator {
+    /// Which transaction.
+    pub id: TransactionId,
+    /// Its ballots.
+    pub site: Site,
+    /// Everybody who votes.
+    pub sites: Sites,
+    /// The client's request.
+    pub request: Option<Request>,
+    /// For people.
+    pub info: Arc<Info>,
+    /// Wall clock, milliseconds since 1970.
+    pub started_ms: u64,
+}
+
+/// The decision of a three-phase transaction, and who has to be told.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Decision {
+    /// Which transaction.
+    pub id: TransactionId,
+    /// `Ok`: committed.
+    pub outcome: Result<(), AbortReason>,
+    /// Those who have to acknowledge, besides the coordinator.
+    pub sites: Sites,
+    /// The client's request.
+    pub request: Option<Request>,
+    /// For people.
+    pub info: Arc<Info>,
+    /// Wall clock, milliseconds since 1970.
+    pub started_ms: u64,
+    /// Wall clock, milliseconds since 1970.
+    pub decided_ms: u64,
+}
+
+/// What a witness keeps of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WitnessRecord {
+    /// Which transaction.
+    pub id: TransactionId,
+    /// Where it stands.
+    pub state: WitnessState,
+}
+
+/// Where a witness stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WitnessState {
+    /// It does not know the decision.
+    Undecided(Site),
+    /// It does.
+    Decided {
+        /// Or aborted.
+        committed: bool,
+    },
 }
 
 /// The decision to commit.
@@ -134,6 +219,11 @@ pub enum ParticipantRecord {
     },
     /// Committed in one phase: this participant owns the outcome until the coordinator says forget.
     OnePhase(OnePhaseCommit),
+    /// Three-phase commit: voted prepared or read-only, and where this site stands. A later one of the same
+    /// transaction replaces it.
+    Voted(VotedBranch),
+    /// Three-phase commit: decided and carried out; kept until every site has the decision on its disk.
+    Decided(DecidedBranch),
     /// Nothing more needs to be known of this transaction.
     Forgotten {
         /// Which transaction.
@@ -165,6 +255,50 @@ pub struct PreparedBranch {
     pub result: Bytes,
     /// Wall clock, milliseconds since 1970.
     pub since_ms: u64,
+}
+
+/// Who votes in a three-phase transaction, as one of its participants knows them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Electorate {
+    /// All of them.
+    pub sites: Sites,
+    /// Which of them this participant is.
+    pub own: SiteNumber,
+    /// Of the coordinator's log that asked.
+    pub coordinator_incarnation: Incarnation,
+    /// Where the coordinator was.
+    pub coordinator_endpoint: String,
+    /// The other participants and where they were.
+    pub peers: Vec<(ParticipantName, String)>,
+}
+
+/// A branch that has voted in a three-phase transaction: a voting site.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct VotedBranch {
+    /// Which transaction.
+    pub id: TransactionId,
+    /// Its ballots.
+    pub site: Site,
+    /// Who votes.
+    pub electorate: Electorate,
+    /// It voted read-only: it holds no resources, and is a voting site all the same.
+    pub read_only: bool,
+    /// What the work returned: repeated with the vote. Empty once it has moved, for then every vote has
+    /// been counted.
+    pub result: Bytes,
+    /// Wall clock, milliseconds since 1970.
+    pub since_ms: u64,
+}
+
+/// A decided branch of a three-phase transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DecidedBranch {
+    /// Which transaction.
+    pub id: TransactionId,
+    /// Or aborted.
+    pub committed: bool,
+    /// Whom the decision may have to be told.
+    pub electorate: Electorate,
 }
 
 /// A one-phase commit that has not been forgotten.

@@ -109,6 +109,13 @@ impl<R, A> Steps<R, A> {
         self.gate = self.position;
     }
 
+    /// Adds a record that is wanted on disk soon, and that nothing waits for. Returns its position.
+    pub(crate) fn hurry(&mut self, record: R) -> Position {
+        self.lazily(record);
+        self.forced = true;
+        self.position
+    }
+
     /// Adds a record that nothing waits for.
     pub(crate) fn lazily(&mut self, record: R) {
         self.position.0 += 1;

@@ -1,17 +1,18 @@
-//! A coordinator that restarts and three participants, under schedules that nobody has thought of.
+//! A coordinator that restarts, participants and a witness, under schedules that nobody has thought of.
 //!
-//! Every schedule is drawn from a seed: what is delivered, lost, repeated, synced, crashed, restarted,
-//! and what clients ask. Then everything heals, and every promise is checked. A failure prints its
-//! seed and the command that tells its story.
+//! Every schedule is drawn from a seed: the protocol of each transaction, what is delivered, lost, repeated,
+//! synced, crashed, restarted and cut off from whom, and what clients ask. Then everything heals, and every
+//! promise is checked. A failure prints its seed and the command that tells its story.
 
 mod oracle;
+mod terminations;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use handfast_commit_core::id::{Incarnation, ParticipantName, TransactionId};
+use handfast_commit_core::id::{Incarnation, ParticipantName, Protocol, TransactionId};
 use handfast_commit_core::record::Request;
 use handfast_commit_core::step::{Time, TimerKey};
 use handfast_commit_core::two_phase::coordinator::{
@@ -28,7 +29,7 @@ use world::{Body, Envelope, Pending, Who, World};
 const SEEDS: u64 = 4000;
 const OPERATIONS: u64 = 220;
 /// Rounds of healing: more than the longest wait needs.
-const ROUNDS_MAX: usize = 3000;
+const ROUNDS_MAX: usize = 12_000;
 const REQUESTS: u64 = 4;
 
 #[test]
@@ -60,6 +61,9 @@ fn random_schedules_keep_every_promise() {
     assert!(seen.restored > 30, "{seen:?}");
     assert!(seen.inquired > 300, "{seen:?}");
     assert!(seen.by_peers > 20, "{seen:?}");
+    assert!(seen.led > 500, "{seen:?}");
+    assert!(seen.ended_both_ways.0 > 20 && seen.ended_both_ways.1 > 200, "{seen:?}");
+    assert!(seen.duels > 20, "{seen:?}");
 }
 
 /// What the schedules have reached, taken together.
@@ -72,23 +76,27 @@ struct Coverage {
     restored: u64,
     inquired: u64,
     by_peers: u64,
+    /// Elections, transactions that a participant led to commit and to abort, and leaders that were refused.
+    led: u64,
+    ended_both_ways: (u64, u64),
+    duels: u64,
 }
 
 impl Coverage {
     fn of(run: &Run) -> Self {
         let said =
             |text: &str| run.world.lines.iter().filter(|line| line.contains(text)).count() as u64;
-        let told = |ok: bool| {
-            run.world.told.iter().filter(|told| told.outcome.result.is_ok() == ok).count() as u64
-        };
         Self {
-            committed: told(true),
-            aborted: told(false),
+            committed: told(&run.world, true),
+            aborted: told(&run.world, false),
             repeated: run.world.told.iter().filter(|told| told.outcome.repeated).count() as u64,
             one_phase: said("in one phase"),
             restored: said("decisions to deliver: t"),
             inquired: said("> C → p1: ANSWER"),
             by_peers: said("⇢ p2: ANSWER") + said("⇢ p1: ANSWER"),
+            led: said("leads ballot"),
+            ended_both_ways: (said("terminated: committed"), said("terminated: aborted")),
+            duels: said("> p1 ⇢ p2: REFUSED") + said("> p2 ⇢ p1: REFUSED"),
         }
     }
 
@@ -100,6 +108,10 @@ impl Coverage {
         self.restored += other.restored;
         self.inquired += other.inquired;
         self.by_peers += other.by_peers;
+        self.led += other.led;
+        self.ended_both_ways.0 += other.ended_both_ways.0;
+        self.ended_both_ways.1 += other.ended_both_ways.1;
+        self.duels += other.duels;
     }
 }
 
@@ -159,11 +171,18 @@ impl Run {
             host.log.auto = false;
             host.resource.waits = true;
             // One that keeps all in its log and may commit alone, one with a database of its own,
-            // and one that is only called.
+            // and one that is only called, unless it has to be a voting site.
             host.resource.external = index == 1;
-            host.unary = index == 2;
+            host.unary = index == 2 && seed.is_multiple_of(3);
             world.add_participant(name.clone(), host);
             names.push(name);
+        }
+        if seed.is_multiple_of(4) {
+            let name: ParticipantName = "w".parse().expect("a name");
+            world.add_witness(name.clone());
+            if let Some(host) = world.witnesses.get_mut(&name) {
+                host.log.auto = false;
+            }
         }
         Self {
             world,
@@ -237,21 +256,49 @@ impl Run {
                     self.world.open(&name);
                 }
             }
+            90 if self.below(2) == 0 => self.split_or_heal(),
             90..=91 => self.crash_or_restart_coordinator(),
             92..=93 => {
                 let name = self.some_name();
                 self.crash_or_restart(&name);
             }
+            94 if self.below(3) == 0 => {
+                for name in self.world.witnesses.keys().cloned().collect::<Vec<_>>() {
+                    if self.world.witnesses[&name].core.is_some() && self.below(2) == 0 {
+                        self.world.crash_witness(&name);
+                    } else {
+                        self.world.restart_witness(&name);
+                    }
+                }
+            }
             _ => {
-                self.fire_next();
+                fire_next(&mut self.world);
             }
         }
     }
 
-    fn draw(&mut self) -> TransactionId {
-        self.drawn += 1;
+    /// The protocol is part of a request, as its branches are.
+    fn draw(&mut self, key: u64) -> TransactionId {
         let name = format!("t{}", self.drawn);
-        self.world.draw(&name)
+        let three = mix(self.seed ^ key.wrapping_mul(0x3_c0_de)).is_multiple_of(2);
+        self.world.draw(&name, if three { Protocol::ThreePhase } else { Protocol::TwoPhase })
+    }
+
+    /// The network falls into two parts, or is whole again.
+    fn split_or_heal(&mut self) {
+        if !self.world.groups.is_empty() {
+            self.world.say("* the network heals".to_owned());
+            return self.world.split(BTreeMap::new());
+        }
+        let mut groups = BTreeMap::new();
+        let names = self.names.iter().map(|name| Who::Participant(name.clone()));
+        let witnesses = self.world.witnesses.keys().map(|name| Who::Witness(name.clone()));
+        let everybody: Vec<_> = names.chain(witnesses).chain([Who::Coordinator]).collect();
+        for who in everybody {
+            groups.insert(who, usize::from(self.below(2) == 0));
+        }
+        self.world.say(format!("* the network splits: {groups:?}"));
+        self.world.split(groups);
     }
 
     /// The same for every attempt of a request.
@@ -291,9 +338,10 @@ impl Run {
         if self.world.coordinator.core.is_none() {
             return;
         }
-        let id = self.draw();
+        self.drawn += 1;
         let request = (self.below(3) > 0).then(|| self.below(REQUESTS));
         let key = request.unwrap_or(1000 + self.drawn);
+        let id = self.draw(key);
         let branches = self.branches(key);
         self.plan(id, key, &branches);
         let request = request.map(|number| Request {
@@ -317,7 +365,8 @@ impl Run {
         if self.world.coordinator.core.is_none() {
             return;
         }
-        let id = self.draw();
+        self.drawn += 1;
+        let id = self.draw(1000 + self.drawn);
         self.planned.insert(id, Planned { branches: BTreeSet::new(), request: None });
         self.interactive.push(id);
         let (terms, waiter) = (self.terms(), self.world.name(id));
@@ -434,7 +483,8 @@ impl Run {
             self.world.say(format!("lost: {line}"));
         } else {
             let again = self.world.pool[index].clone();
-            if again.from == Who::Coordinator && self.below(2) == 0 {
+            let may_wait = again.from == Who::Coordinator || matches!(again.body, Body::Order(_));
+            if may_wait && self.below(2) == 0 {
                 self.delayed.push(again);
             } else {
                 self.world.pool.push_back(again);
@@ -464,6 +514,11 @@ impl Run {
     fn sync(&mut self) {
         let count = if self.below(3) == 0 { usize::MAX } else { 1 };
         match self.below(4) {
+            0 if self.below(3) == 0 => {
+                for name in self.world.witnesses.keys().cloned().collect::<Vec<_>>() {
+                    self.world.sync_witness(&name, count);
+                }
+            }
             0 => self.world.sync_coordinator(count),
             index => {
                 let name = self.names[usize::try_from(index).unwrap_or(1) - 1].clone();
@@ -501,42 +556,22 @@ impl Run {
         }
     }
 
-    /// Moves the clock to the next timer. False when there is none.
-    fn fire_next(&mut self) -> bool {
-        let mut timers: Vec<(Time, Who, TimerKey)> = self
-            .world
-            .coordinator
-            .timers
-            .iter()
-            .map(|(key, at)| (*at, Who::Coordinator, key.clone()))
-            .collect();
-        for (name, host) in &self.world.participants {
-            timers.extend(
-                host.timers.iter().map(|(id, at)| {
-                    (*at, Who::Participant(name.clone()), TimerKey::Transaction(*id))
-                }),
-            );
-        }
-        let Some((at, who, key)) = timers.into_iter().min() else {
-            return false;
-        };
-        self.world.now_us = self.world.now_us.max(at.0);
-        match (who, key) {
-            (Who::Coordinator, key) => self.world.fire_coordinator(key),
-            (Who::Participant(name), TimerKey::Transaction(id)) => {
-                self.world.fire_participant(&name, id);
-            }
-            (Who::Participant(_), TimerKey::Participant(_)) => {}
-        }
-        true
-    }
-
     // ---- the end --------------------------------------------------------------------------------
 
     /// Everybody comes back, and nothing is lost any more: everything must come to its end.
     fn heal(&mut self) -> Result<(), String> {
         self.world.say("* everything heals".to_owned());
         self.world.pool.extend(std::mem::take(&mut self.delayed));
+        self.world.split(BTreeMap::new());
+        for name in self.world.witnesses.keys().cloned().collect::<Vec<_>>() {
+            if self.world.witnesses[&name].core.is_none() {
+                self.world.restart_witness(&name);
+            }
+            self.world.sync_witness(&name, usize::MAX);
+            if let Some(host) = self.world.witnesses.get_mut(&name) {
+                host.log.auto = true;
+            }
+        }
         if self.world.coordinator.core.is_none() {
             self.world.restart_coordinator();
         }
@@ -555,31 +590,61 @@ impl Run {
                 let result = self.world.host(&name).resource.carry_out(id, &call);
                 if let Some(result) = result {
                     let input = participant::Input::Resource { id, result };
-                    self.world.push(Pending::ToParticipant(name.clone(), input));
+                    self.world.push(Pending::Participant(name.clone(), input));
                 }
             }
             self.world.settle();
             self.world.notice(&name);
             self.world.open(&name);
         }
-        self.run_to_the_end()?;
+        run_to_the_end(&mut self.world)?;
         // What a participant has not been told in this session, it is told in the next.
         for name in self.names.clone() {
             self.world.open(&name);
         }
-        self.run_to_the_end()
+        run_to_the_end(&mut self.world)
     }
+}
 
-    fn run_to_the_end(&mut self) -> Result<(), String> {
-        for _ in 0..ROUNDS_MAX {
-            if !self.world.pool.is_empty() {
-                self.world.deliver(0);
-            } else if !self.fire_next() {
-                return Ok(());
-            }
-        }
-        Err("it never comes to an end".to_owned())
+/// How often clients were told this outcome.
+fn told(world: &World, committed: bool) -> u64 {
+    world.told.iter().filter(|told| told.outcome.result.is_ok() == committed).count() as u64
+}
+
+/// Moves the clock to the next timer. False when there is none.
+fn fire_next(world: &mut World) -> bool {
+    let timers = world.coordinator.timers.iter();
+    let mut timers: Vec<(Time, Who, TimerKey)> =
+        timers.map(|(key, at)| (*at, Who::Coordinator, key.clone())).collect();
+    for (name, host) in &world.participants {
+        timers.extend(
+            host.timers
+                .iter()
+                .map(|(id, at)| (*at, Who::Participant(name.clone()), TimerKey::Transaction(*id))),
+        );
     }
+    let Some((at, who, key)) = timers.into_iter().min() else {
+        return false;
+    };
+    world.now_us = world.now_us.max(at.0);
+    match (who, key) {
+        (Who::Coordinator, key) => world.fire_coordinator(key),
+        (Who::Participant(name), TimerKey::Transaction(id)) => world.fire_participant(&name, id),
+        (Who::Participant(_) | Who::Witness(_), _) => {}
+    }
+    true
+}
+
+/// Everything arrives, and timers run out in their order, until nothing happens any more.
+fn run_to_the_end(world: &mut World) -> Result<(), String> {
+    for _ in 0..ROUNDS_MAX {
+        if !world.pool.is_empty() {
+            world.deliver(0);
+        } else if !fire_next(world) {
+            return Ok(());
+        }
+    }
+    Err("it never comes to an end".to_owned())
 }
 
 fn mix(seed: u64) -> u64 {

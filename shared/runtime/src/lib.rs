@@ -11,6 +11,7 @@ pub mod crash_point;
 pub mod driver;
 pub mod listen;
 pub mod metrics;
+pub mod phases;
 pub mod shard;
 pub mod shutdown;
 pub mod telemetry;

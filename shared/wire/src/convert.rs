@@ -178,6 +178,7 @@ pub fn prepare(request: v1::PrepareRequest) -> Result<PrepareOrder, InvalidField
         peers: peers.iter().map(|(name, _)| name.clone()).collect(),
         one_phase: request.one_phase,
         request_id,
+        voting: None,
     };
     Ok(PrepareOrder { prepare, peers })
 }
@@ -427,6 +428,7 @@ mod tests {
             peers: vec![peer.clone()],
             one_phase: true,
             request_id: Some("r".parse().expect("a request id")),
+            voting: None,
         };
         let endpoint = |name: &ParticipantName| format!("http://{name}");
         let message = ToParticipant::Prepare(sent.clone());

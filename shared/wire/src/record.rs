@@ -257,6 +257,9 @@ pub fn encode_participant(record: &ParticipantRecord) -> ParticipantWrite {
                 since_ms: commit.since_ms,
             }),
         ),
+        ParticipantRecord::Voted(_) | ParticipantRecord::Decided(_) => {
+            unreachable!("a PREPARE from the wire names no voting sites, so nobody votes as one")
+        }
         ParticipantRecord::Forgotten { id } => return ParticipantWrite::Delete(*id),
         ParticipantRecord::SlotSeen { slot, epoch, lowest_live } => {
             let meta = storage::SlotMeta { epoch: epoch.0, lowest_live_sequence: lowest_live.0 };

@@ -97,6 +97,9 @@ impl Run<'_> {
                 }
                 _ => {}
             },
+            Action::Lead { .. } | Action::Report { .. } | Action::Recorded { .. } => {
+                unreachable!("every world has two phases")
+            }
         }
     }
 
@@ -228,6 +231,7 @@ impl Run<'_> {
                 let abort_logged = !commit_logged;
                 self.claim(ended.id, Fact { commit_logged, abort_logged, ..Fact::default() });
             }
+            other => unreachable!("every world has two phases: {other:?}"),
         }
         for action in actions {
             self.act_for_coordinator(action);
@@ -299,6 +303,7 @@ impl Run<'_> {
                 Stored::Committed { id, request: ended.request.clone() }
             }
             CoordinatorRecord::Ended(_) => Stored::Aborted,
+            other => unreachable!("every world has two phases: {other:?}"),
         })
     }
 
@@ -342,7 +347,8 @@ impl Run<'_> {
                 if one_phase_commits.iter().any(|(_, stored)| stored.is_none()) {
                     self.mark(Mark::OnePhaseReported);
                 }
-                Input::Connected { participant: name, one_phase_commits }
+                let incarnation = World::incarnation(from);
+                Input::Connected { participant: name, incarnation, one_phase_commits }
             }
             Body::Answer(message) => {
                 let message = message.clone();

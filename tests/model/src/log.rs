@@ -28,6 +28,7 @@ impl Record for CoordinatorRecord {
         match self {
             Self::Commit(commit) => Key::Transaction(commit.id),
             Self::Ended(ended) => Key::Transaction(ended.id),
+            other => unreachable!("every world has two phases: {other:?}"),
         }
     }
 
@@ -45,6 +46,7 @@ impl Record for ParticipantEntry {
                 Key::Transaction(*id)
             }
             ParticipantRecord::SlotSeen { slot, .. } => Key::Slot(*slot),
+            other => unreachable!("every world has two phases: {other:?}"),
         }
     }
 

@@ -156,8 +156,14 @@ impl Run<'_> {
                         _ => {}
                     }
                 }
-                Event::Prepared { .. } | Event::ResourceFailed { .. } => {}
+                Event::Prepared { .. }
+                | Event::ResourceFailed { .. }
+                | Event::Elects { .. }
+                | Event::Terminated { .. } => {}
             },
+            Action::Lead { .. } | Action::Report { .. } => {
+                unreachable!("every world has two phases")
+            }
         }
     }
 
@@ -189,6 +195,7 @@ impl Run<'_> {
                 Some(*id)
             }
             ParticipantRecord::SlotSeen { .. } => None,
+            other => unreachable!("every world has two phases: {other:?}"),
         };
         if let Some(id) = id {
             for (key, value) in &entry.changes {
@@ -305,6 +312,7 @@ impl Run<'_> {
                     ResourceResult::Prepared { result: Bytes::new(), changes }
                 }
             },
+            ResourceCall::PreCommit => unreachable!("every world has two phases"),
             ResourceCall::Commit if external => {
                 let first = resource.holds.remove(&id);
                 if first {

@@ -91,6 +91,7 @@ fn valid(world: &World, state: &State) -> bool {
             voters.clone().all(|number| voted(number, commit.id)) && for_it(commit.id)
         }
         CoordinatorRecord::Ended(_) => true,
+        other => unreachable!("every world has two phases: {other:?}"),
     });
     decided && state.client.attempts.iter().all(|id| !took_effect(state, *id) || for_it(*id))
 }
@@ -187,6 +188,7 @@ fn is_over(state: &State) -> bool {
     let delivered = coordinator.log.durable.values().all(|record| match record {
         CoordinatorRecord::Commit(_) => false,
         CoordinatorRecord::Ended(_) => true,
+        other => unreachable!("every world has two phases: {other:?}"),
     });
     let released = hosts(state).all(|host| host.resource.holds.is_empty() && !in_doubt(host));
     core.undecided() == 0 && core.undelivered() == 0 && delivered && answered && agree && released

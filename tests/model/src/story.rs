@@ -186,6 +186,7 @@ impl World {
                 let outcome = if ended.outcome.is_ok() { "committed" } else { "aborted" };
                 format!("ENDED {} {outcome}", name(state, ended.id))
             }
+            other => unreachable!("every world has two phases: {other:?}"),
         }
     }
 
@@ -205,6 +206,7 @@ impl World {
             ParticipantRecord::SlotSeen { epoch, lowest_live, .. } => {
                 format!("SEEN epoch {}, from {} on", epoch.0, lowest_live.0)
             }
+            other => unreachable!("every world has two phases: {other:?}"),
         }
     }
 

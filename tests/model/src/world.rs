@@ -329,7 +329,9 @@ impl<'a> Run<'a> {
                 self.state.links[*number].known = true;
                 let participant = self.world.names[*number].clone();
                 let one_phase_commits = Vec::new();
-                let input = coordinator::Input::Connected { participant, one_phase_commits };
+                let incarnation = World::incarnation(*number);
+                let input =
+                    coordinator::Input::Connected { participant, incarnation, one_phase_commits };
                 self.step_coordinator(Time(0), input);
             }
             Action::SyncCoordinator => {

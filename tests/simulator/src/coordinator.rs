@@ -192,6 +192,7 @@ impl CoordinatorProcess {
             resend_after_us: 100_000,
             resend_after_us_max: 1_000_000,
             jitter_seed: jitter_seed ^ index as u64,
+            witness: false,
         };
         let mut cores: Vec<Core<ReplyTo>> =
             (0..swarm.shards).map(|index| Core::new(identity, config(index))).collect();

@@ -331,7 +331,10 @@ impl Running {
 
     /// Begins a call of the store that the library makes.
     pub fn resource(&mut self, id: TransactionId, what: ResourceCall) {
-        if matches!(what, ResourceCall::Cancel | ResourceCall::Finished(_)) {
+        if matches!(
+            what,
+            ResourceCall::Cancel | ResourceCall::PreCommit | ResourceCall::Finished(_)
+        ) {
             return tell(&*self.store, id, &what);
         }
         let store: Arc<dyn AnyResource> = self.store.clone();
@@ -435,8 +438,9 @@ pub fn kept(reader: &dyn Reader, id: TransactionId) -> Kept {
     use handfast_commit_core::record::ParticipantRecord;
     let Ok(Some(value)) = reader.get(Table::Live, id.as_bytes()) else { return Kept::Nothing };
     match handfast_wire::record::decode_participant(id.as_bytes(), &value) {
-        Ok(ParticipantRecord::Prepared(_)) => Kept::Prepared,
+        Ok(ParticipantRecord::Prepared(_) | ParticipantRecord::Voted(_)) => Kept::Prepared,
         Ok(ParticipantRecord::Finished { committed, .. }) => Kept::Finished { committed },
+        Ok(ParticipantRecord::Decided(branch)) => Kept::Finished { committed: branch.committed },
         Ok(ParticipantRecord::OnePhase(_)) => Kept::OnePhase,
         Ok(ParticipantRecord::Forgotten { .. } | ParticipantRecord::SlotSeen { .. }) | Err(_) => {
             Kept::Nothing

@@ -33,6 +33,7 @@ pub async fn run(
         Command::Participants => participants::run(settings, output).await,
         Command::Config(ConfigCommand::Show) => config::show(settings, output),
         Command::Demo(options) => crate::demo::run(options, settings, output).await,
+        Command::Bench(options) => crate::bench::run(&options, settings, output).await,
         Command::Completions { shell } => completions::write(shell, output),
     }
 }

@@ -4,7 +4,6 @@
 //! participant comes back on whatever port is free, and has to be found again.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,18 +12,9 @@ use handfast_client::Client;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::demo::bank::STORES;
-use crate::demo::process::{Launch, Process, State, Vitals};
-use crate::demo::random::unseeded;
+use crate::process::{Launch, Process, State, Vitals};
+use crate::programs::free_port;
 
-/// The names of the programs.
-const COORDINATOR: &str = "handfast-coordinator";
-const PARTICIPANT: &str = "handfast-participant";
-/// Where the programs are looked for first.
-const BIN_DIR: &str = "HANDFAST_BIN_DIR";
-/// Ports that the system does not give to outgoing connections: while the coordinator is down nobody
-/// else takes its port.
-const PORTS: std::ops::Range<u16> = 20_000..32_000;
-const PORT_ATTEMPTS: u32 = 100;
 /// How long a server may take until it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);
@@ -36,40 +26,6 @@ pub struct Cluster {
     endpoint: String,
     /// Servers that ended though nobody killed them, and how often.
     deaths: BTreeMap<(&'static str, String), u32>,
-}
-
-/// Where the programs are, the coordinator first.
-///
-/// # Errors
-/// A sentence that names what is missing, and where it was looked for.
-pub fn find_programs() -> Result<[PathBuf; 2], String> {
-    let folder = match std::env::var_os(BIN_DIR).filter(|folder| !folder.is_empty()) {
-        Some(folder) => PathBuf::from(folder),
-        None => {
-            let own = std::env::current_exe();
-            let own =
-                own.map_err(|error| format!("where this program lies is unknown: {error}"))?;
-            own.parent().map(Path::to_path_buf).unwrap_or_default()
-        }
-    };
-    find_programs_in(&folder)
-}
-
-fn find_programs_in(folder: &Path) -> Result<[PathBuf; 2], String> {
-    let programs = [COORDINATOR, PARTICIPANT].map(|name| folder.join(name));
-    let missing: Vec<_> = programs
-        .iter()
-        .filter(|program| !program.is_file())
-        .map(|program| program.display().to_string())
-        .collect();
-    match missing.is_empty() {
-        true => Ok(programs),
-        false => Err(format!(
-            "the demo starts real servers, and there is no {}; build them with `make build`, or name \
-             their folder in {BIN_DIR}",
-            missing.join(" and no ")
-        )),
-    }
 }
 
 impl Cluster {
@@ -241,39 +197,5 @@ impl Cluster {
             }
             sleep(POLL).await;
         }
-    }
-}
-
-fn free_port() -> Result<u16, String> {
-    for _ in 0..PORT_ATTEMPTS {
-        let port = PORTS.start + (unseeded() % u64::from(PORTS.end - PORTS.start)) as u16;
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    Err(format!("there is no free port on 127.0.0.1 between {} and {}", PORTS.start, PORTS.end))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_missing_is_named_with_what_to_do() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let error = find_programs_in(folder.path()).expect_err("an empty folder");
-        for part in [COORDINATOR, PARTICIPANT, "make build", &folder.path().display().to_string()] {
-            assert!(error.contains(part), "{error}");
-        }
-        std::fs::write(folder.path().join(COORDINATOR), "").expect("a file");
-        let error = find_programs_in(folder.path()).expect_err("one is missing");
-        assert!(!error.contains(COORDINATOR) && error.contains(PARTICIPANT), "{error}");
-        std::fs::write(folder.path().join(PARTICIPANT), "").expect("a file");
-        assert!(find_programs_in(folder.path()).is_ok());
-    }
-
-    #[test]
-    fn a_free_port_can_be_had() {
-        assert!(PORTS.contains(&free_port().expect("a port")));
     }
 }

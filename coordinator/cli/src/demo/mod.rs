@@ -11,9 +11,8 @@ mod chaos;
 mod check;
 mod cluster;
 mod load;
-mod process;
 mod progress;
-mod random;
+pub mod random;
 mod report;
 mod tally;
 
@@ -29,9 +28,8 @@ use tokio::time::Instant;
 
 use crate::config::Settings;
 use crate::demo::bank::{Ledger, STORES};
-use crate::demo::cluster::{Cluster, find_programs};
+use crate::demo::cluster::Cluster;
 use crate::demo::load::Teller;
-use crate::demo::process::State;
 use crate::demo::progress::Progress;
 use crate::demo::random::Random;
 use crate::demo::report::Report;
@@ -39,6 +37,8 @@ use crate::demo::tally::Tally;
 use crate::failure::Failure;
 use crate::options::Demo;
 use crate::output::Output;
+use crate::process::State;
+use crate::programs::{self, COORDINATOR, PARTICIPANT};
 
 /// The killer's stream of random numbers; clients have those of their own number.
 const CHAOS_STREAM: u64 = u64::MAX / 2;
@@ -51,7 +51,7 @@ pub async fn run(options: Demo, settings: &Settings, output: &mut Output) -> Res
     let mode = settings.client_mode.value.into();
     // Before anything is started, so that nothing that was started is left behind.
     let interrupted = interruption().map_err(Failure::Failed)?;
-    let programs = find_programs().map_err(Failure::Failed)?;
+    let programs = programs::find([COORDINATOR, PARTICIPANT]).map_err(Failure::Failed)?;
     let folder = TempDir::with_prefix("handfast-demo-");
     let folder = folder.map_err(|error| {
         let place = std::env::temp_dir();
@@ -93,8 +93,8 @@ pub async fn run(options: Demo, settings: &Settings, output: &mut Output) -> Res
     }
 }
 
-/// Comes true when somebody wants the demo to end.
-fn interruption() -> Result<impl Future<Output = ()>, String> {
+/// Comes true when somebody wants the demo, or whatever else it is, to end.
+pub fn interruption() -> Result<impl Future<Output = ()>, String> {
     let listen = |kind| signal(kind).map_err(|error| format!("signals cannot be heard: {error}"));
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;

@@ -11,8 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 
 use crate::demo::check::held_by;
-use crate::demo::process::{State, Vitals};
 use crate::demo::tally::Tally;
+use crate::process::{State, Vitals};
 
 /// How often it is drawn on a terminal.
 const DRAW_EVERY: Duration = Duration::from_millis(250);

@@ -7,11 +7,11 @@ use std::time::Duration;
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use serde_json::{Map, Value, json};
 
-use crate::demo::process::Vitals;
 use crate::demo::tally::Counts;
 use crate::failure::Failure;
 use crate::options::Demo;
 use crate::output::{Output, shown};
+use crate::process::Vitals;
 
 /// The result of a run.
 #[derive(Debug)]

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use handfast_commit_core::id::{ParticipantName, RequestId, TransactionId};
-use handfast_commit_core::record::CoordinatorRecord;
+use handfast_commit_core::id::{ParticipantName, Protocol, RequestId, TransactionId};
+use handfast_commit_core::record::{CoordinatorRecord, ParticipantRecord};
 
 use crate::world::World;
 use crate::world::resource::{Verdict, effects};
@@ -41,6 +41,10 @@ impl Oracle<'_> {
             let open = self.world.open_branches(name);
             if open != "none" {
                 return Err(format!("open at {name}: {open}"));
+            }
+            let kept = host.core.as_ref().map_or(0, |core| core.unforgotten());
+            if kept > 0 {
+                return Err(format!("{name} has not been permitted to forget {kept} transactions"));
             }
             if let Some(id) = host.resource.prepared.keys().next() {
                 let id = self.world.name(*id);
@@ -84,11 +88,34 @@ impl Oracle<'_> {
                     decided |= ended.outcome.is_ok();
                     given_up |= ended.outcome.is_err();
                 }
+                CoordinatorRecord::Decision(decision) if decision.id == id => {
+                    decided |= decision.outcome.is_ok();
+                    given_up |= decision.outcome.is_err();
+                }
                 _ => {}
             }
         }
         if decided && given_up {
             return Err(format!("the log says that {name} committed and that it aborted"));
+        }
+        for (site, host) in &self.world.participants {
+            for entry in host.log.records() {
+                match &entry.record {
+                    ParticipantRecord::Decided(branch) if branch.id == id => {
+                        decided |= branch.committed;
+                        given_up |= !branch.committed;
+                    }
+                    ParticipantRecord::Finished { id: finished, committed } if *finished == id => {
+                        decided |= committed;
+                        // A read-only branch of two-phase commit may abort beside a commit.
+                        given_up |= !committed && id.protocol() == Protocol::ThreePhase;
+                    }
+                    _ => {}
+                }
+                if decided && given_up {
+                    return Err(format!("the sites differ about {name}: see {site}'s log"));
+                }
+            }
         }
         let committed = told_committed || decided;
         let aborted = told_aborted || given_up;

@@ -1,8 +1,9 @@
 //! The commands of a script.
 
+mod sites;
 mod words;
 
-use handfast_commit_core::id::{Epoch, Incarnation, Protocol, Sequence, Slot, TransactionId};
+use handfast_commit_core::id::{Epoch, Incarnation, Sequence, Slot, TransactionId};
 use handfast_commit_core::message::{FromParticipant, Inquired, ToParticipant, Vote};
 use handfast_commit_core::record::Request;
 use handfast_commit_core::step::{Time, TimerKey};
@@ -79,9 +80,15 @@ impl Script {
     ///   `resource p1 carries out|fails|unknown` (the call that waits longest).
     /// * Made up: `name t9 [slot=N] [epoch=N] [sequence=N]`, `ask t1 as p1 [log=N]`,
     ///   `tell p1 prepare|commit|abort|forget t1 [epoch=N] [log=N] [lowest=N] [work]`,
-    ///   `say p1 prepared|no|committed|ack|aborted|refused t1 [log=N]`, `heard p1 [epoch=N] [lowest=N]`,
+    ///   `say p1 prepared|read-only|no|committed|ack|aborted|refused t1 [log=N]`, `heard p1 [epoch=N] [lowest=N]`,
     ///   `answer p1 t1 from C|p2 ANSWER`, `touch p1 t1`, `give-up p1 t1`, `holds p1 t1…`, `stop p1`
     ///   (it takes no new work).
+    /// * Three-phase commit: `execute t1 three-phase at p1…`, `begin t1 three-phase`, `witness w1`,
+    ///   `split C p1 / p2 p3` (messages between the parts are lost), `heal`,
+    ///   `order WHO join|pre-commit|pre-abort t1 ballot=R.S from=WHO [log=N]`,
+    ///   `order WHO committed|aborted|forget t1 from=WHO [log=N]`,
+    ///   `report WHO moved|joined|refused t1 ballot=R.S from=WHO [promised=R.S]`,
+    ///   `report WHO known|acknowledged t1 committed|aborted from=WHO`.
     /// * `expire`: the outcome window passes. `show`: what everybody holds.
     pub fn command(&mut self, line: &str) -> Result {
         let mut words = Words::new(line);
@@ -114,6 +121,7 @@ impl Script {
                     match self.who(&who)? {
                         Who::Coordinator => self.world.coordinator.log.auto = false,
                         Who::Participant(name) => self.world.host(&name).log.auto = false,
+                        Who::Witness(name) => self.by_hand(&name),
                     }
                 }
             }
@@ -169,6 +177,7 @@ impl Script {
                 match who {
                     Who::Coordinator => self.world.sync_coordinator(count),
                     Who::Participant(name) => self.world.sync_participant(&name, count),
+                    Who::Witness(name) => self.world.sync_witness(&name, count),
                 }
             }
             "crash" => match self.who(&words.next("C or a participant")?)? {
@@ -177,6 +186,7 @@ impl Script {
                     self.world.crash_participant(&name);
                     self.world.notice(&name);
                 }
+                Who::Witness(name) => self.world.crash_witness(&name),
             },
             "restart" => match self.who(&words.next("C or a participant")?)? {
                 Who::Coordinator => self.world.restart_coordinator(),
@@ -185,6 +195,7 @@ impl Script {
                     self.world.restart_participant(&name, lost);
                     self.world.notice(&name);
                 }
+                Who::Witness(name) => self.world.restart_witness(&name),
             },
             "prepares" => {
                 let name = words.name()?;
@@ -203,8 +214,8 @@ impl Script {
                 let epoch = words.number("epoch")?.unwrap_or(self.world.coordinator.epoch().0);
                 let sequence = words.number("sequence")?.unwrap_or(999);
                 let slot = Slot(u16::try_from(slot).map_err(|error| error.to_string())?);
-                let id =
-                    TransactionId::new(slot, Protocol::TwoPhase, Epoch(epoch), Sequence(sequence));
+                let protocol = Self::protocol(&mut words);
+                let id = TransactionId::new(slot, protocol, Epoch(epoch), Sequence(sequence));
                 self.world.names.insert(id, text);
             }
             "ask" => {
@@ -239,7 +250,9 @@ impl Script {
                 self.world.say(format!("{from} ⇢ {name}: ANSWER {} {word}", self.world.name(id)));
                 let input = match from {
                     Who::Coordinator => participant::Input::Answer { id, outcome },
-                    Who::Participant(peer) => participant::Input::PeerAnswer { id, peer, outcome },
+                    Who::Participant(peer) | Who::Witness(peer) => {
+                        participant::Input::PeerAnswer { id, peer, outcome }
+                    }
                 };
                 self.world.participant_input(&name, input);
             }
@@ -269,6 +282,15 @@ impl Script {
                 self.world.say("C: the outcome window of all that has ended has passed".to_owned());
             }
             "show" => self.show(),
+            "witness" => {
+                for name in words.names()? {
+                    self.world.add_witness(name);
+                }
+            }
+            "split" => self.split(&mut words)?,
+            "heal" => self.world.split(std::collections::BTreeMap::new()),
+            "order" => self.order(&mut words)?,
+            "report" => self.report(&mut words)?,
             other => return Err(format!("no such command: {other}")),
         }
         words.end()
@@ -333,6 +355,7 @@ impl Script {
     }
 
     fn execute(&mut self, words: &mut Words) -> Result {
+        let protocol = Self::protocol(words);
         let text = words.next("a transaction")?;
         let terms = Self::terms(words)?;
         let request = self.request(words)?;
@@ -342,16 +365,17 @@ impl Script {
             words.names()?.into_iter().map(|name| (name, bytes::Bytes::from("w"))).collect();
         let stored =
             request.as_ref().and_then(|request| self.world.coordinator.stored_request(&request.id));
-        let id = self.world.draw(&text);
+        let id = self.world.draw(&text, protocol);
         let execute = Execute { id, branches, terms, request, stored, waiter };
         self.world.input(Input::Execute(execute));
         Ok(())
     }
 
     fn begin(&mut self, words: &mut Words) -> Result {
+        let protocol = Self::protocol(words);
         let text = words.next("a transaction")?;
         let terms = Self::terms(words)?;
-        let id = self.world.draw(&text);
+        let id = self.world.draw(&text, protocol);
         self.world.input(Input::Begin { id, terms, waiter: "client".to_owned() });
         Ok(())
     }
@@ -434,6 +458,7 @@ impl Script {
                     peers,
                     one_phase: words.flag("one-phase"),
                     request_id: None,
+                    voting: self.voting_of(id, &name, words)?.map(Box::new),
                 })
             }
             "commit" => ToParticipant::Commit { id, incarnation },
@@ -461,6 +486,7 @@ impl Script {
             |vote| FromParticipant::Voted { id, vote, incarnation, result: bytes::Bytes::new() };
         let message = match what.as_str() {
             "prepared" => vote(Vote::Prepared),
+            "read-only" => vote(Vote::ReadOnly),
             "no" => vote(Vote::No { reason: "not enough money".to_owned() }),
             "committed" => vote(Vote::Committed { earlier: None }),
             "ack" => FromParticipant::Committed { id },
@@ -510,7 +536,7 @@ impl Script {
             (Who::Participant(name), TimerKey::Transaction(id)) => {
                 self.world.fire_participant(name, id);
             }
-            (Who::Participant(_), TimerKey::Participant(_)) => {}
+            (Who::Participant(_) | Who::Witness(_), _) => {}
         }
     }
 
@@ -575,7 +601,12 @@ impl Script {
     // ---- words ----------------------------------------------------------------------------------
 
     fn who(&self, word: &str) -> Result<Who> {
-        if word == "C" { Ok(Who::Coordinator) } else { Ok(Who::Participant(name(word)?)) }
+        if word == "C" {
+            return Ok(Who::Coordinator);
+        }
+        let name = name(word)?;
+        let witness = self.world.witnesses.contains_key(&name);
+        Ok(if witness { Who::Witness(name) } else { Who::Participant(name) })
     }
 
     fn id(&self, word: &str) -> Result<TransactionId> {
@@ -604,15 +635,30 @@ impl Script {
                         .map(|branch| format!("{} {:?}", branch.participant, branch.state))
                         .collect();
                     let id = self.world.name(view.id);
-                    lines.push(format!("C: {id} {:?}, {}", view.phase, branches.join(", ")));
+                    let mut line = format!("C: {id} {:?}, {}", view.phase, branches.join(", "));
+                    if let Some(site) = &view.site {
+                        line += &format!(" ({})", narrate::site_view(site));
+                    }
+                    lines.push(line);
                 }
             }
         }
         for (name, host) in &self.world.participants {
-            lines.push(format!("{name}: open branches: {}", self.world.open_branches(name)));
+            let open = self.world.open_branches(name);
+            let kept = host.core.as_ref().map_or(0, |core| core.unforgotten());
+            lines.push(match kept {
+                0 => format!("{name}: open branches: {open}"),
+                kept => format!("{name}: open branches: {open}; {kept} not to be forgotten"),
+            });
             for (id, (times, _)) in effects(&host.resource, host.log.records()) {
                 lines.push(format!("{name}: {} took effect {times} time(s)", self.world.name(id)));
             }
+        }
+        for (name, host) in &self.world.witnesses {
+            lines.push(match &host.core {
+                None => format!("{name} is not there"),
+                Some(core) => format!("{name}: a witness of {} transactions", core.witnessed()),
+            });
         }
         lines.into_iter().for_each(|line| self.world.say(line));
     }

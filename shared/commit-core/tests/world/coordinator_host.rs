@@ -6,13 +6,13 @@ use handfast_commit_core::id::{
     Epoch, Incarnation, ParticipantName, Protocol, RequestId, Sequence, Slot, TransactionId,
 };
 use handfast_commit_core::message::ToParticipant;
-use handfast_commit_core::record::{Commit, CoordinatorRecord};
+use handfast_commit_core::record::CoordinatorRecord;
 use handfast_commit_core::step::{Step, Time, TimerKey};
 use handfast_commit_core::two_phase::Coordinator;
 use handfast_commit_core::two_phase::coordinator::{
     Action, Config, Event, Identity, Input, Reply, Stored,
 };
-use handfast_commit_core::two_phase::participant::Origin;
+use handfast_commit_core::two_phase::participant::{Origin, Via};
 
 use super::log::{Held, Log};
 use super::{Body, CallAnswer, Envelope, Pending, Told, Who, World};
@@ -48,10 +48,10 @@ impl CoordinatorHost {
         self.identity.epoch
     }
 
-    pub fn draw(&mut self) -> TransactionId {
+    pub fn draw(&mut self, protocol: Protocol) -> TransactionId {
         self.sequence += 1;
         let Identity { slot, epoch, .. } = self.identity;
-        TransactionId::new(slot, Protocol::TwoPhase, epoch, Sequence(self.sequence))
+        TransactionId::new(slot, protocol, epoch, Sequence(self.sequence))
     }
 
     /// What every message carries.
@@ -71,20 +71,13 @@ impl CoordinatorHost {
         if self.core.as_ref().is_none_or(|core| core.knows(id)) {
             return None;
         }
-        let last =
-            self.log.durable_records().iter().enumerate().rev().find(|(_, record)| match record {
-                CoordinatorRecord::Commit(commit) => commit.id == id,
-                CoordinatorRecord::Ended(ended) => ended.id == id,
-            });
-        match last? {
-            (_, CoordinatorRecord::Commit(commit)) => {
-                Some(Stored::Committed { id, request: commit.request.clone() })
+        let records = self.log.durable_records().iter().enumerate();
+        match records.rev().find(|(_, record)| record.id() == id)? {
+            (index, CoordinatorRecord::Ended(_)) if index < self.expired => {
+                // An id that was never there looks the same after so long.
+                (id.protocol() == Protocol::ThreePhase).then_some(Stored::Expired)
             }
-            (index, CoordinatorRecord::Ended(_)) if index < self.expired => None,
-            (_, CoordinatorRecord::Ended(ended)) => Some(match &ended.outcome {
-                Ok(()) => Stored::Committed { id, request: ended.request.clone() },
-                Err(_) => Stored::Aborted,
-            }),
+            (_, record) => outcome(record),
         }
     }
 
@@ -94,41 +87,49 @@ impl CoordinatorHost {
         if core.running_request(request).is_some() {
             return None;
         }
-        let is_it = |found: &Option<handfast_commit_core::record::Request>| {
-            found.as_ref().is_some_and(|found| found.id == *request)
-        };
         // The attempt that committed, or else one that did not.
-        let found = |record: &CoordinatorRecord| match record {
-            CoordinatorRecord::Commit(commit) if is_it(&commit.request) => {
-                Some(Stored::Committed { id: commit.id, request: commit.request.clone() })
-            }
-            CoordinatorRecord::Ended(ended) if is_it(&ended.request) => Some(match ended.outcome {
-                Ok(()) => Stored::Committed { id: ended.id, request: ended.request.clone() },
-                Err(_) => Stored::Aborted,
-            }),
-            _ => None,
+        let found = |record: &CoordinatorRecord| {
+            let asked_for = match record {
+                CoordinatorRecord::Commit(commit) => &commit.request,
+                CoordinatorRecord::Ended(ended) => &ended.request,
+                CoordinatorRecord::Decision(decision) => &decision.request,
+                _ => &None,
+            };
+            asked_for.as_ref().filter(|asked| asked.id == *request).and_then(|_| outcome(record))
         };
         let records = self.log.durable_records();
         let committed =
             records.iter().rev().filter_map(found).find(|stored| *stored != Stored::Aborted);
         committed.or_else(|| records.iter().rev().find_map(found))
     }
+}
 
-    /// Decisions that are not known to be carried out.
-    fn live_commits(&self) -> BTreeMap<TransactionId, Commit> {
-        let mut live = BTreeMap::new();
-        for record in self.log.records() {
-            match record {
-                CoordinatorRecord::Commit(commit) => {
-                    live.insert(commit.id, commit.clone());
-                }
-                CoordinatorRecord::Ended(ended) => {
-                    live.remove(&ended.id);
-                }
+/// What a record says of its transaction.
+fn outcome(record: &CoordinatorRecord) -> Option<Stored> {
+    let (result, request) = match record {
+        CoordinatorRecord::Commit(commit) => (true, &commit.request),
+        CoordinatorRecord::Ended(ended) => (ended.outcome.is_ok(), &ended.request),
+        CoordinatorRecord::Decision(decision) => (decision.outcome.is_ok(), &decision.request),
+        _ => return None,
+    };
+    let (id, request) = (record.id(), request.clone());
+    Some(if result { Stored::Committed { id, request } } else { Stored::Aborted })
+}
+
+/// The records that are not over, the last of each transaction.
+pub fn live(records: &[CoordinatorRecord]) -> BTreeMap<TransactionId, CoordinatorRecord> {
+    let mut live = BTreeMap::new();
+    for record in records {
+        match record {
+            CoordinatorRecord::Ended(_) | CoordinatorRecord::WitnessForgotten { .. } => {
+                live.remove(&record.id());
+            }
+            _ => {
+                live.insert(record.id(), record.clone());
             }
         }
-        live
     }
+    live
 }
 
 impl World {
@@ -182,7 +183,29 @@ impl World {
             Action::Send { to, message } => self.send_from_coordinator(to, message),
             Action::Reply { to, reply } => self.reply(to, reply),
             Action::EndDurable { participant, id } => {
-                self.push(Pending::ToCoordinator(Input::EndDurable { participant, id }));
+                self.push(Pending::Coordinator(Input::EndDurable { participant, id }));
+            }
+            Action::Lead { to, message } => {
+                let (from, to) = (Who::Coordinator, Who::of(to));
+                let (session, possible) = match &to {
+                    Who::Participant(name) => (Some(self.links[name].session), self.links[name].up),
+                    _ => (None, self.is_up(&to)),
+                };
+                let body = Body::Order(message);
+                self.post(Envelope { from, to, session, origin: None, body }, possible);
+            }
+            Action::Report { to, via: Via::Link, message } => {
+                let (from, to) = (Who::Coordinator, Who::of(to));
+                let Who::Participant(name) = &to else { unreachable!("links have participants") };
+                let (session, up) = (Some(self.links[name].session), self.links[name].up);
+                let body = Body::Report(message);
+                self.post(Envelope { from, to, session, origin: None, body }, up);
+            }
+            Action::Report { via: Via::Call(label), message, .. } => {
+                self.answer_call(&label, CallAnswer::Report(message));
+            }
+            Action::Recorded { id } => {
+                self.push(Pending::Coordinator(Input::Recorded { id }));
             }
             Action::Note(event) => {
                 let text = self.event(&event);
@@ -204,7 +227,7 @@ impl World {
             let id = self.message_id(&message);
             let text = self.command_text(&message);
             self.say(format!("the queue to {to} is full: {text}"));
-            return self.push(Pending::ToCoordinator(Input::NotSent { to, id }));
+            return self.push(Pending::Coordinator(Input::NotSent { to, id }));
         }
         if unary && matches!(message, ToParticipant::Answer { .. } | ToParticipant::Forget { .. }) {
             // There is no such call; whoever is in doubt asks.
@@ -287,14 +310,30 @@ impl World {
         host.sequence = 0;
         host.log.reopen();
         let mut core = Coordinator::new(host.identity, host.config);
-        let live = host.live_commits();
-        for commit in live.values() {
-            core.restore(commit.clone());
+        let live = live(host.log.records());
+        for record in live.values() {
+            core.restore_record(record.clone());
         }
         host.core = Some(core);
-        let found: Vec<_> = live.keys().map(|id| self.name(*id)).collect();
-        let found = if found.is_empty() { "none".to_owned() } else { found.join(", ") };
+        self.name_witnesses();
+        let named = |voting: bool| {
+            let is_voting = |record: &CoordinatorRecord| {
+                matches!(record, CoordinatorRecord::Voting(_)) == voting
+            };
+            let found = live.values().filter(|record| is_voting(record));
+            let found: Vec<_> = found.map(|record| self.name(record.id())).collect();
+            if found.is_empty() { "none".to_owned() } else { found.join(", ") }
+        };
         let epoch = self.coordinator.identity.epoch.0;
-        self.say(format!("C starts in epoch {epoch}; decisions to deliver: {found}"));
+        let mut text = format!("C starts in epoch {epoch}; decisions to deliver: {}", named(false));
+        if named(true) != "none" {
+            text += &format!("; a voting site of: {}", named(true));
+        }
+        self.say(text);
+        let now = self.now();
+        if let Some(core) = self.coordinator.core.as_mut() {
+            let step = core.resume(now);
+            self.perform_coordinator(step);
+        }
     }
 }

@@ -11,29 +11,54 @@ pub mod log;
 pub mod narrate;
 pub mod participant_host;
 pub mod resource;
+pub mod witness_host;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use handfast_commit_core::id::{Epoch, Incarnation, ParticipantName, Slot, TransactionId};
-use handfast_commit_core::message::{FromParticipant, Inquired, ToParticipant};
+use handfast_commit_core::id::{
+    Epoch, Incarnation, ParticipantName, Protocol, Slot, TransactionId,
+};
+use handfast_commit_core::message::{FromParticipant, FromSite, Inquired, ToParticipant, ToSite};
 use handfast_commit_core::step::{Now, Time};
+use handfast_commit_core::three_phase::{SiteName, Witness};
 use handfast_commit_core::two_phase::{coordinator, participant};
 
 use coordinator_host::CoordinatorHost;
 use participant_host::ParticipantHost;
+use witness_host::WitnessHost;
 
 /// Whom a message comes from or goes to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Who {
     Coordinator,
     Participant(ParticipantName),
+    Witness(ParticipantName),
+}
+
+impl Who {
+    /// As the voting sites know each other.
+    pub fn site(&self) -> SiteName {
+        match self {
+            Who::Coordinator => SiteName::Coordinator,
+            Who::Participant(name) => SiteName::Participant(name.clone()),
+            Who::Witness(name) => SiteName::Witness(name.clone()),
+        }
+    }
+
+    pub fn of(site: SiteName) -> Self {
+        match site {
+            SiteName::Coordinator => Who::Coordinator,
+            SiteName::Participant(name) => Who::Participant(name),
+            SiteName::Witness(name) => Who::Witness(name),
+        }
+    }
 }
 
 impl std::fmt::Display for Who {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Who::Coordinator => f.write_str("C"),
-            Who::Participant(name) => name.fmt(f),
+            Who::Participant(name) | Who::Witness(name) => name.fmt(f),
         }
     }
 }
@@ -77,6 +102,10 @@ pub enum Body {
         id: TransactionId,
         outcome: Inquired,
     },
+    /// Of whoever leads a three-phase transaction.
+    Order(ToSite),
+    /// The answer to that.
+    Report(FromSite),
 }
 
 /// The link between the coordinator and one participant.
@@ -103,6 +132,8 @@ pub enum Caller {
     Coordinator(ParticipantName, Epoch),
     /// A participant's library joins a transaction for it.
     Enlister(ParticipantName, TransactionId),
+    /// Who leads a three-phase transaction, the epoch when that is the coordinator, and who is led.
+    Leader(Who, Option<Epoch>, Who),
 }
 
 /// What a client was told about a transaction.
@@ -114,14 +145,18 @@ pub struct Told {
 
 #[derive(Debug)]
 pub enum Pending {
-    ToCoordinator(coordinator::Input<String>),
-    ToParticipant(ParticipantName, participant::Input<String>),
+    Coordinator(coordinator::Input<String>),
+    Participant(ParticipantName, participant::Input<String>),
+    Witness(ParticipantName, coordinator::Input<String>),
 }
 
 pub struct World {
     pub now_us: u64,
     pub coordinator: CoordinatorHost,
     pub participants: BTreeMap<ParticipantName, ParticipantHost>,
+    pub witnesses: BTreeMap<ParticipantName, WitnessHost>,
+    /// Who is apart from whom: messages between two groups are lost. One that is in no group hears all.
+    pub groups: BTreeMap<Who, usize>,
     pub links: BTreeMap<ParticipantName, Link>,
     pub pool: VecDeque<Envelope>,
     callers: BTreeMap<String, Caller>,
@@ -144,6 +179,8 @@ impl World {
             now_us: 0,
             coordinator: CoordinatorHost::new(Self::SLOT, Self::LOG, coordinator),
             participants: BTreeMap::new(),
+            witnesses: BTreeMap::new(),
+            groups: BTreeMap::new(),
             links: BTreeMap::new(),
             pool: VecDeque::new(),
             callers: BTreeMap::new(),
@@ -160,6 +197,58 @@ impl World {
     pub fn add_participant(&mut self, name: ParticipantName, host: ParticipantHost) {
         self.links.insert(name.clone(), Link::default());
         self.participants.insert(name, host);
+    }
+
+    /// Whoever begins a transaction from now on names this witness.
+    pub fn add_witness(&mut self, name: ParticipantName) {
+        self.witnesses.insert(name, WitnessHost::new());
+        self.name_witnesses();
+    }
+
+    pub fn name_witnesses(&mut self) {
+        let witness =
+            |name: &ParticipantName| Witness { name: name.clone(), endpoint: name.to_string() };
+        let witnesses = self.witnesses.keys().map(witness).collect();
+        if let Some(core) = self.coordinator.core.as_mut() {
+            core.set_witnesses(witnesses);
+        }
+    }
+
+    /// The network falls into these parts; links across them are cut, and noticed.
+    pub fn split(&mut self, groups: BTreeMap<Who, usize>) {
+        self.groups = groups;
+        let names: Vec<_> = self.links.keys().cloned().collect();
+        for name in names {
+            if !self.reaches(&Who::Coordinator, &Who::Participant(name.clone())) {
+                self.cut(&name);
+                self.notice(&name);
+            }
+        }
+        let groups = &self.groups;
+        let apart = |one: &Who, other: &Who| match (groups.get(one), groups.get(other)) {
+            (Some(one), Some(other)) => one != other,
+            _ => false,
+        };
+        self.pool.retain(|envelope| !apart(&envelope.from, &envelope.to));
+    }
+
+    /// Whether a message from one to the other arrives.
+    pub fn reaches(&self, one: &Who, other: &Who) -> bool {
+        match (self.groups.get(one), self.groups.get(other)) {
+            (Some(one), Some(other)) => one == other,
+            _ => true,
+        }
+    }
+
+    /// Whether the process is there.
+    pub fn is_up(&self, who: &Who) -> bool {
+        match who {
+            Who::Coordinator => self.coordinator.core.is_some(),
+            Who::Participant(name) => {
+                self.participants.get(name).is_some_and(|host| host.core.is_some())
+            }
+            Who::Witness(name) => self.witnesses.get(name).is_some_and(|host| host.core.is_some()),
+        }
     }
 
     pub fn now(&self) -> Now {
@@ -179,8 +268,8 @@ impl World {
     }
 
     /// A new transaction's id, and its name in what is narrated.
-    pub fn draw(&mut self, name: &str) -> TransactionId {
-        let id = self.coordinator.draw();
+    pub fn draw(&mut self, name: &str, protocol: Protocol) -> TransactionId {
+        let id = self.coordinator.draw(protocol);
         self.names.insert(id, name.to_owned());
         id
     }
@@ -189,7 +278,8 @@ impl World {
 
     /// A new session begins with a greeting; the one before is over, whoever has noticed.
     pub fn open(&mut self, name: &ParticipantName) {
-        if self.coordinator.core.is_none() || self.participants[name].core.is_none() {
+        let reachable = self.reaches(&Who::Coordinator, &Who::Participant(name.clone()));
+        if self.coordinator.core.is_none() || self.participants[name].core.is_none() || !reachable {
             return;
         }
         self.cut(name);
@@ -198,7 +288,10 @@ impl World {
         if unary {
             link.known = true;
             let (participant, one_phase_commits) = (name.clone(), Vec::new());
-            return self.input(coordinator::Input::Connected { participant, one_phase_commits });
+            let incarnation = Incarnation(0); // a call tells it with the vote only
+            let input =
+                coordinator::Input::Connected { participant, incarnation, one_phase_commits };
+            return self.input(input);
         }
         link.session += 1;
         link.up = true;
@@ -251,7 +344,7 @@ impl World {
         if envelope.from == Who::Coordinator {
             envelope.origin = self.coordinator.origin();
         }
-        if possible {
+        if possible && self.reaches(&envelope.from, &envelope.to) {
             let line = format!("{}{}", self.envelope(&envelope), self.after());
             self.say(line);
             self.pool.push_back(envelope);
@@ -270,11 +363,29 @@ impl World {
         match envelope.to.clone() {
             Who::Coordinator => self.deliver_to_coordinator(envelope),
             Who::Participant(name) => self.deliver_to_participant(&name, envelope),
+            Who::Witness(name) => self.deliver_to_witness(&name, envelope),
         }
         self.settle();
     }
 
+    fn deliver_to_witness(&mut self, name: &ParticipantName, envelope: Envelope) {
+        let Body::Order(message) = envelope.body else { unreachable!("a witness is only led") };
+        if self.witnesses[name].core.is_none() {
+            return self.say(format!("{name} is not there"));
+        }
+        let (from, me) = (envelope.from.site(), Who::Witness(name.clone()));
+        let epoch = (envelope.from == Who::Coordinator).then(|| self.coordinator.epoch());
+        let via = participant::Via::Call(self.call(Caller::Leader(envelope.from, epoch, me)));
+        let input = coordinator::Input::Led { from, message, stored: None, via };
+        self.inbox.push_back(Pending::Witness(name.clone(), input));
+    }
+
     fn deliver_to_coordinator(&mut self, envelope: Envelope) {
+        if let Body::Report(message) = envelope.body {
+            let from = envelope.from.site();
+            let input = coordinator::Input::Reported { from, message };
+            return self.inbox.push_back(Pending::Coordinator(input));
+        }
         let Who::Participant(from) = envelope.from else {
             unreachable!("the coordinator does not talk to itself")
         };
@@ -291,7 +402,8 @@ impl World {
                         (report, stored)
                     })
                     .collect();
-                coordinator::Input::Connected { participant: from, one_phase_commits }
+                let incarnation = self.participants[&from].incarnation;
+                coordinator::Input::Connected { participant: from, incarnation, one_phase_commits }
             }
             Body::Answer(message) => {
                 let stored = self.coordinator.stored(message.id());
@@ -309,9 +421,21 @@ impl World {
                     }
                 }
             }
+            Body::Order(message) => {
+                let stored = self.coordinator.stored(message.id);
+                let via = match envelope.session {
+                    Some(_) => participant::Via::Link,
+                    None => {
+                        let (asker, asked) = (Who::Participant(from.clone()), Who::Coordinator);
+                        participant::Via::Call(self.call(Caller::Leader(asker, None, asked)))
+                    }
+                };
+                let from = SiteName::Participant(from);
+                coordinator::Input::Led { from, message, stored, via }
+            }
             body => unreachable!("no participant says {body:?} to its coordinator"),
         };
-        self.inbox.push_back(Pending::ToCoordinator(input));
+        self.inbox.push_back(Pending::Coordinator(input));
     }
 
     /// A session that begins ends the one before for the coordinator as well.
@@ -320,7 +444,7 @@ impl World {
         if std::mem::take(&mut link.known) {
             let participant = name.clone();
             let input = coordinator::Input::Disconnected { participant };
-            self.inbox.push_back(Pending::ToCoordinator(input));
+            self.inbox.push_back(Pending::Coordinator(input));
         }
     }
 
@@ -333,7 +457,7 @@ impl World {
         let via_call = envelope.session.is_none();
         let input = match (envelope.body, origin) {
             (Body::Hello, Some(origin)) => {
-                self.inbox.push_back(Pending::ToParticipant(
+                self.inbox.push_back(Pending::Participant(
                     name.clone(),
                     participant::Input::Heard { origin, opened: true },
                 ));
@@ -360,6 +484,20 @@ impl World {
             (Body::InquiryAnswered { id, outcome }, _) => {
                 participant::Input::Answer { id, outcome }
             }
+            (Body::Order(message), _) => {
+                let via = match envelope.session {
+                    Some(_) => participant::Via::Link,
+                    None => {
+                        let asked = Who::Participant(name.clone());
+                        let caller = Caller::Leader(envelope.from.clone(), None, asked);
+                        participant::Via::Call(self.call(caller))
+                    }
+                };
+                participant::Input::Led { from: envelope.from.site(), message, via }
+            }
+            (Body::Report(message), _) => {
+                participant::Input::Reported { from: envelope.from.site(), message }
+            }
             (Body::PeerInquiry { id }, _) => {
                 let Who::Participant(asker) = envelope.from else {
                     unreachable!("peers are participants")
@@ -375,7 +513,7 @@ impl World {
             }
             (body, _) => unreachable!("nobody says {body:?} to a participant"),
         };
-        self.inbox.push_back(Pending::ToParticipant(name.clone(), input));
+        self.inbox.push_back(Pending::Participant(name.clone(), input));
     }
 
     fn call(&mut self, caller: Caller) -> String {
@@ -389,13 +527,13 @@ impl World {
 
     /// Hands the coordinator an input, and everybody what follows at once from it.
     pub fn input(&mut self, input: coordinator::Input<String>) {
-        self.inbox.push_back(Pending::ToCoordinator(input));
+        self.inbox.push_back(Pending::Coordinator(input));
         self.settle();
     }
 
     /// Hands a participant an input, and everybody what follows at once from it.
     pub fn participant_input(&mut self, name: &ParticipantName, input: participant::Input<String>) {
-        self.inbox.push_back(Pending::ToParticipant(name.clone(), input));
+        self.inbox.push_back(Pending::Participant(name.clone(), input));
         self.settle();
     }
 
@@ -406,8 +544,9 @@ impl World {
     pub fn settle(&mut self) {
         while let Some(pending) = self.inbox.pop_front() {
             match pending {
-                Pending::ToCoordinator(input) => self.step_coordinator(input),
-                Pending::ToParticipant(name, input) => self.step_participant(&name, input),
+                Pending::Coordinator(input) => self.step_coordinator(input),
+                Pending::Participant(name, input) => self.step_participant(&name, input),
+                Pending::Witness(name, input) => self.step_witness(&name, input),
             }
         }
     }
@@ -443,6 +582,14 @@ impl World {
                 }
                 (Who::Participant(name), Who::Coordinator, Body::Answer(message))
             }
+            (Caller::Leader(asker, epoch, asked), CallAnswer::Report(message)) => {
+                let gone = epoch.is_some_and(|epoch| epoch != self.coordinator.epoch());
+                if gone || asker == Who::Coordinator && self.coordinator.core.is_none() {
+                    self.say(format!("{asked} answers a process that has gone"));
+                    return true;
+                }
+                (asked, asker, Body::Report(message))
+            }
             (Caller::Enlister(name, id), CallAnswer::Enlisted(time_left_us)) => {
                 let until = self.now().at.plus(time_left_us);
                 (Who::Coordinator, Who::Participant(name), Body::Joined { id, until })
@@ -466,4 +613,5 @@ pub enum CallAnswer {
     Participant(FromParticipant),
     Enlisted(u64),
     Refused(String),
+    Report(FromSite),
 }

@@ -1,9 +1,14 @@
 //! What happens, in words.
 
 use handfast_commit_core::id::{ParticipantName, TransactionId};
-use handfast_commit_core::message::{FromParticipant, Inquired, Prepare, ToParticipant, Vote};
-use handfast_commit_core::record::{AbortReason, CoordinatorRecord, ParticipantRecord, Request};
+use handfast_commit_core::message::{
+    FromParticipant, FromSite, Inquired, Order, Prepare, Report, ToParticipant, ToSite, Vote,
+};
+use handfast_commit_core::record::{
+    AbortReason, CoordinatorRecord, ParticipantRecord, Request, WitnessState,
+};
 use handfast_commit_core::step::TimerKey;
+use handfast_commit_core::three_phase::{Site, SiteName, SiteView, Sites, Standing};
 use handfast_commit_core::two_phase::coordinator::{self, ClientRefusal, Outcome, Reply};
 use handfast_commit_core::two_phase::participant::{self, Ending, ResourceCall, ResourceResult};
 
@@ -35,6 +40,44 @@ pub fn inquired(outcome: Inquired) -> &'static str {
         Inquired::NotOwner => "NOT_OWNER",
         Inquired::NoInformation => "NO_INFORMATION",
     }
+}
+
+fn standing(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Waiting => "waiting",
+        Standing::PreCommitted => "pre-committed",
+        Standing::PreAborted => "pre-aborted",
+    }
+}
+
+fn site(site: &Site) -> String {
+    let Site { promised, accepted, standing: stands } = site;
+    format!("{}, promised {promised}, accepted {accepted}", standing(*stands))
+}
+
+fn site_name(name: &SiteName) -> String {
+    super::Who::of(name.clone()).to_string()
+}
+
+fn sites(sites: &Sites) -> String {
+    let names: Vec<_> = sites.numbers().map(|number| site_name(&sites.name(number))).collect();
+    names.join(",")
+}
+
+fn decided(committed: bool) -> &'static str {
+    if committed { "committed" } else { "aborted" }
+}
+
+/// Where a voting site stands, for `show`.
+pub fn site_view(view: &SiteView) -> String {
+    let stands = Site { promised: view.promised, accepted: view.accepted, standing: view.standing };
+    let mut text = format!("{}, led by {}", site(&stands), site_name(&view.leader));
+    if view.wanted > 0 {
+        let missing: Vec<_> = view.missing.iter().map(site_name).collect();
+        let doing = if view.moving { "moving" } else { "asking" };
+        text += &format!(", {doing}, wants {} of {}", view.wanted, missing.join(" "));
+    }
+    text
 }
 
 fn ending(ending: Ending) -> &'static str {
@@ -73,13 +116,48 @@ impl World {
             Body::InquiryAnswered { id, outcome } | Body::PeerAnswered { id, outcome } => {
                 format!("ANSWER {} {}", self.name(*id), inquired(*outcome))
             }
+            Body::Order(message) => self.order(message),
+            Body::Report(message) => self.report(message),
         };
         format!("{from} {arrow} {to}: {text}")
     }
 
+    pub fn order(&self, message: &ToSite) -> String {
+        let ToSite { id, order, .. } = message;
+        let id = self.name(*id);
+        match order {
+            Order::Join { ballot } => format!("JOIN {id} ballot {ballot}"),
+            Order::PreCommit { ballot } => format!("PRE_COMMIT {id} ballot {ballot}"),
+            Order::PreAbort { ballot } => format!("PRE_ABORT {id} ballot {ballot}"),
+            Order::Decided { committed } => format!("DECIDED {id} {}", decided(*committed)),
+            Order::Forget => format!("FORGET {id}"),
+        }
+    }
+
+    pub fn report(&self, message: &FromSite) -> String {
+        let FromSite { id, report } = message;
+        let id = self.name(*id);
+        match report {
+            Report::Joined { ballot, accepted, standing: stands } => {
+                format!("JOINED {id} ballot {ballot}: {}, accepted {accepted}", standing(*stands))
+            }
+            Report::Moved { ballot } => format!("MOVED {id} ballot {ballot}"),
+            Report::Refused { ballot, promised } => {
+                format!("REFUSED {id} ballot {ballot}: has joined {promised}")
+            }
+            Report::Unvoted => format!("UNVOTED {id}"),
+            Report::Known { committed } => format!("KNOWN {id} {}", decided(*committed)),
+            Report::Acknowledged { committed } => {
+                format!("ACKNOWLEDGED {id} {}", decided(*committed))
+            }
+            Report::Forgotten => format!("FORGOTTEN {id}"),
+            Report::NoInformation => format!("NO_INFORMATION {id}"),
+        }
+    }
+
     pub fn command_text(&self, message: &ToParticipant) -> String {
         match message {
-            ToParticipant::Prepare(Prepare { id, work, peers, one_phase, request_id }) => {
+            ToParticipant::Prepare(Prepare { id, work, peers, one_phase, request_id, voting }) => {
                 let mut text = format!("PREPARE {}", self.name(*id));
                 if let Some(work) = work {
                     text += &format!(" work={}", String::from_utf8_lossy(work));
@@ -92,6 +170,9 @@ impl World {
                 }
                 if let Some(request) = request_id {
                     text += &format!(" request={request}");
+                }
+                if let Some(voting) = voting {
+                    text += &format!(" sites={} own={}", sites(&voting.sites), voting.own.0);
                 }
                 text
             }
@@ -153,6 +234,30 @@ impl World {
                 let request = request(ended.request.as_ref());
                 format!("ENDED {} {outcome}{request}", self.name(ended.id))
             }
+            CoordinatorRecord::Voting(voting) => {
+                let request = request(voting.request.as_ref());
+                let (id, stands) = (self.name(voting.id), site(&voting.site));
+                format!("VOTING {id}, {stands}; sites {}{request}", sites(&voting.sites))
+            }
+            CoordinatorRecord::Decision(decision) => {
+                let outcome = match &decision.outcome {
+                    Ok(()) => "commit".to_owned(),
+                    Err(reason) => format!("abort ({:?})", reason.cause),
+                };
+                let request = request(decision.request.as_ref());
+                let (id, told) = (self.name(decision.id), sites(&decision.sites));
+                format!("DECISION {id} {outcome}, sites {told}{request}")
+            }
+            CoordinatorRecord::Witness(witness) => {
+                let id = self.name(witness.id);
+                match &witness.state {
+                    WitnessState::Undecided(stands) => format!("WITNESS {id}, {}", site(stands)),
+                    WitnessState::Decided { committed } => {
+                        format!("WITNESS {id} {}", decided(*committed))
+                    }
+                }
+            }
+            CoordinatorRecord::WitnessForgotten { id } => format!("FORGOTTEN {}", self.name(*id)),
         }
     }
 
@@ -170,6 +275,13 @@ impl World {
                     .map(|id| format!(", request {id}"))
                     .unwrap_or_default();
                 format!("COMMITTED {} in one phase{request}", self.name(commit.id))
+            }
+            ParticipantRecord::Voted(branch) => {
+                let read_only = if branch.read_only { " read-only" } else { "" };
+                format!("VOTED {}{read_only}, {}", self.name(branch.id), site(&branch.site))
+            }
+            ParticipantRecord::Decided(branch) => {
+                format!("DECIDED {} {}", self.name(branch.id), decided(branch.committed))
             }
             ParticipantRecord::Forgotten { id } => format!("FORGOTTEN {}", self.name(*id)),
             ParticipantRecord::SlotSeen { epoch, lowest_live, .. } => {
@@ -234,6 +346,15 @@ impl World {
             coordinator::Action::EndDurable { id, .. } => {
                 format!("C ⇢ C: the end of {} is durable", self.name(*id))
             }
+            coordinator::Action::Lead { to, message } => {
+                format!("C → {}: {}", site_name(to), self.order(message))
+            }
+            coordinator::Action::Report { to, message, .. } => {
+                format!("C → {}: {}", site_name(to), self.report(message))
+            }
+            coordinator::Action::Recorded { id } => {
+                format!("C ⇢ C: the decision of {} is durable", self.name(*id))
+            }
             coordinator::Action::Note(event) => self.event(event),
         }
     }
@@ -249,6 +370,9 @@ impl World {
             E::VotedNo { participant, reason, .. } => {
                 format!("{id} has a no from {participant}: {}", self.readable(reason))
             }
+            E::PreCommitted { .. } => format!("{id} pre-committed"),
+            E::Elects { ballot, .. } => format!("{id} leads ballot {ballot}"),
+            E::Waits { waiting_for, .. } => format!("{id} WAITS for {waiting_for}"),
             E::Decided { .. } => format!("{id} decided: commit"),
             E::Aborted { reason: why, .. } => {
                 format!("{id} aborted, {}", self.readable(&reason(why)))
@@ -272,6 +396,10 @@ impl World {
             E::Blocked { id, waiting_for } => {
                 format!("{} BLOCKED, waits for {waiting_for}", self.name(*id))
             }
+            E::Elects { id, ballot } => format!("{} leads ballot {ballot}", self.name(*id)),
+            E::Terminated { id, committed } => {
+                format!("{} terminated: {}", self.name(*id), decided(*committed))
+            }
             E::ResourceFailed { id, reason } => {
                 format!("{}: the resource failed: {reason}", self.name(*id))
             }
@@ -291,6 +419,10 @@ impl World {
             participant::Action::AnswerPeer { outcome, .. } => {
                 format!("the answer {}", inquired(*outcome))
             }
+            participant::Action::Lead { to, message, .. } => {
+                format!("to {}: {}", site_name(to), self.order(message))
+            }
+            participant::Action::Report { message, .. } => self.report(message),
             participant::Action::AnswerTouch { .. } => "the answer to a session".to_owned(),
             participant::Action::Note(event) => self.participant_event(event),
         }
@@ -310,6 +442,7 @@ impl World {
                 text
             }
             ResourceCall::Cancel => format!("resource, cancel {id}"),
+            ResourceCall::PreCommit => format!("resource, pre-commit {id}"),
             ResourceCall::Commit => format!("resource, commit {id}"),
             ResourceCall::Abort => format!("resource, abort {id}"),
             ResourceCall::Finished(how) => {
@@ -346,7 +479,10 @@ impl World {
             .map(|open| {
                 let kind =
                     if open.one_phase.is_some() { "one-phase, waits" } else { "in doubt, waits" };
-                format!("{} {kind} for {}", self.name(open.id), open.waiting_for)
+                let id = self.name(open.id);
+                let stands =
+                    open.site.map(|view| format!(" ({})", site_view(&view))).unwrap_or_default();
+                format!("{id} {kind} for {}{stands}", open.waiting_for)
             })
             .collect();
         if open.is_empty() { "none".to_owned() } else { open.join("; ") }

@@ -154,6 +154,24 @@ impl World {
             Action::AnswerPeer { to, outcome } => {
                 self.answer_call(&to, CallAnswer::Inquired(outcome));
             }
+            Action::Lead { to, message, .. } => {
+                let to = Who::of(to);
+                let link = &self.links[name];
+                let to_coordinator = to == Who::Coordinator;
+                let session = (to_coordinator && link.up).then_some(link.session);
+                let possible = self.is_up(&to);
+                let body = Body::Order(message);
+                self.post(Envelope { from: me, to, session, origin: None, body }, possible);
+            }
+            Action::Report { via: Via::Link, message } => {
+                let link = &self.links[name];
+                let (session, up) = (Some(link.session), link.up);
+                let (to, body) = (Who::Coordinator, Body::Report(message));
+                self.post(Envelope { from: me, to, session, origin: None, body }, up);
+            }
+            Action::Report { via: Via::Call(label), message } => {
+                self.answer_call(&label, CallAnswer::Report(message));
+            }
             Action::AnswerTouch { to, allowed } => {
                 let text = match allowed {
                     Ok(()) => "work may be done".to_owned(),
@@ -183,7 +201,10 @@ impl World {
     fn call_resource(&mut self, name: &ParticipantName, id: TransactionId, call: ResourceCall) {
         let text = self.resource_call(id, &call);
         self.say(format!("{name}: {text}"));
-        let has_result = !matches!(call, ResourceCall::Cancel | ResourceCall::Finished(_));
+        let has_result = !matches!(
+            call,
+            ResourceCall::Cancel | ResourceCall::PreCommit | ResourceCall::Finished(_)
+        );
         let resource = &mut self.host(name).resource;
         if resource.waits && has_result {
             resource.pending.push_back((id, call));
@@ -197,7 +218,7 @@ impl World {
         let text = self.resource_result(id, &result);
         self.say(format!("{name}: {text}"));
         let input = Input::Resource { id, result };
-        self.push(Pending::ToParticipant(name.clone(), input));
+        self.push(Pending::Participant(name.clone(), input));
     }
 
     /// Makes up to `count` more records of a participant's log durable, and does what waited for it.
@@ -241,7 +262,10 @@ impl World {
             envelope.to != me
                 || !matches!(
                     envelope.body,
-                    Body::InquiryAnswered { .. } | Body::PeerAnswered { .. } | Body::Joined { .. }
+                    Body::InquiryAnswered { .. }
+                        | Body::PeerAnswered { .. }
+                        | Body::Report(_)
+                        | Body::Joined { .. }
                 )
         });
     }
@@ -270,7 +294,7 @@ impl World {
         self.say(format!("{name} starts; open branches: {open}"));
         self.perform_participant(name, step);
         if !holds.is_empty() {
-            self.push(Pending::ToParticipant(name.clone(), Input::ResourceHolds { ids: holds }));
+            self.push(Pending::Participant(name.clone(), Input::ResourceHolds { ids: holds }));
         }
         self.settle();
     }

@@ -93,7 +93,7 @@ impl Resource {
                     if prepared { vec![(key("prepared"), None)] } else { Vec::new() };
                 Some(ResourceResult::Done { changes })
             }
-            ResourceCall::Cancel | ResourceCall::Finished(_) => None,
+            ResourceCall::Cancel | ResourceCall::PreCommit | ResourceCall::Finished(_) => None,
         }
     }
 

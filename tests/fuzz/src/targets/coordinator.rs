@@ -204,7 +204,8 @@ impl Host {
                     reports.push((OnePhaseReport { id, request_id }, self.stored(id)));
                 }
             }
-            self.told(Input::Connected { participant: from.clone(), one_phase_commits: reports });
+            let (participant, incarnation) = (from.clone(), Incarnation(0));
+            self.told(Input::Connected { participant, incarnation, one_phase_commits: reports });
         }
         for message in frame.messages {
             match convert::participant_message(message) {
@@ -313,6 +314,7 @@ impl Host {
                     self.outcomes.insert(ended.id, record::encode_ended(ended));
                     (ended.id, &ended.request)
                 }
+                other => unreachable!("nothing begins a three-phase transaction here: {other:?}"),
             };
             self.requests.extend(request.as_ref().map(|request| (request.id.clone(), id)));
         }
@@ -339,6 +341,8 @@ impl Host {
                 Action::EndDurable { participant, id } => {
                     inputs.push_back(Input::EndDurable { participant, id });
                 }
+                Action::Recorded { id } => inputs.push_back(Input::Recorded { id }),
+                Action::Lead { .. } | Action::Report { .. } => {}
                 Action::Note(event) => assert!(!view::sentence(&event).is_empty()),
             }
         }

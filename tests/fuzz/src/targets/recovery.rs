@@ -73,7 +73,14 @@ fn coordinator(journal: &mut MemoryJournal) {
     // What the shards do first: tell everybody, and answer whoever is in doubt.
     let now = Now { at: Time(1), wall_ms: 1 };
     for (participant, _) in registry.list(None, usize::MAX) {
-        let _ = core.step(now, Input::Connected { participant, one_phase_commits: Vec::new() });
+        let _ = core.step(
+            now,
+            Input::Connected {
+                participant,
+                incarnation: Incarnation(0),
+                one_phase_commits: Vec::new(),
+            },
+        );
     }
     for commit in commits {
         assert!(core.knows(commit.id));
@@ -83,6 +90,7 @@ fn coordinator(journal: &mut MemoryJournal) {
                 now,
                 Input::Connected {
                     participant: participant.clone(),
+                    incarnation: *incarnation,
                     one_phase_commits: Vec::new(),
                 },
             );

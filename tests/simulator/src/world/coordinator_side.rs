@@ -96,6 +96,12 @@ impl World {
                 let input = Input::EndDurable { participant, id };
                 self.coordinator_input(shard, ShardInput::Core(input));
             }
+            ShardAction::Core(Action::Recorded { id }) => {
+                let shard = self.shard_of(id);
+                self.coordinator_input(shard, ShardInput::Core(Input::Recorded { id }));
+            }
+            // No transaction here has voting sites.
+            ShardAction::Core(Action::Lead { .. } | Action::Report { .. }) => {}
             ShardAction::Core(Action::Note(note)) => self.coordinator_notes(&note),
             ShardAction::Watched(..) => {}
             ShardAction::Durable(tell) => drop(tell.send(())),
@@ -314,7 +320,7 @@ impl World {
                         Err(_) => continue,
                         Ok(Some(found)) => match found.stored() {
                             Stored::Committed { .. } => Known::Committed,
-                            Stored::Aborted => Known::Aborted,
+                            Stored::Aborted | Stored::Expired => Known::Aborted,
                         },
                         Ok(None) if look.unheard => Known::Unknown,
                         Ok(None) => {

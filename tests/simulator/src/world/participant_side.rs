@@ -78,6 +78,8 @@ impl World {
                     let _ = peer.send(outcome);
                 }
             }
+            // No transaction here has voting sites.
+            Action::Lead { .. } | Action::Report { .. } => {}
             Action::AnswerTouch { to, allowed } => {
                 if let Waiter::Touch(waiter) = to {
                     let _ = waiter.send(allowed);
@@ -103,6 +105,8 @@ impl World {
             | Note::Alarm { .. }
             | Note::Prepared { .. }
             | Note::Blocked { .. }
+            | Note::Elects { .. }
+            | Note::Terminated { .. }
             | Note::ResourceFailed { .. } => {}
         }
     }
@@ -143,7 +147,10 @@ impl World {
     }
 
     fn call_resource(&mut self, index: usize, id: TransactionId, call: ResourceCall) {
-        let told = matches!(call, ResourceCall::Cancel | ResourceCall::Finished(_));
+        let told = matches!(
+            call,
+            ResourceCall::Cancel | ResourceCall::PreCommit | ResourceCall::Finished(_)
+        );
         let ends = matches!(call, ResourceCall::Commit | ResourceCall::Abort);
         if ends && self.random.chance(self.rates.resource_failed) {
             self.faults.add(Fault::ResourceFailed);

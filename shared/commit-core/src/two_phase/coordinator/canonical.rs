@@ -20,6 +20,9 @@ impl<W: Ord> Coordinator<W> {
     pub fn canonical(&mut self, durable: Position, once: bool) {
         self.jitter = self.config.jitter_seed;
         self.out.rebase(durable);
+        for witnessed in self.witnessed.values_mut() {
+            witnessed.at = witnessed.at.since(durable);
+        }
         for ending in self.ending.values_mut() {
             ending.at = ending.at.since(durable);
         }
@@ -46,6 +49,11 @@ impl<W: Ord> Coordinator<W> {
                     (Self::LATE_AT, Self::REPEAT_AT)
                 }
                 Phase::Committing { .. } => (Time(0), Time(u64::MAX)),
+                Phase::Voted(voted) => {
+                    voted.seat.at = voted.seat.at.since(durable);
+                    (Time(0), Self::REPEAT_AT)
+                }
+                Phase::Delivering(_) => (Time(0), Self::REPEAT_AT),
             };
             transaction.armed = transaction.armed.and(transaction.due());
         }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::id::TransactionId;
+use crate::id::{Incarnation, TransactionId};
 use crate::marks::{Mark, mark};
 use crate::step::Time;
 
@@ -18,12 +18,14 @@ const REFUSED_AGAIN: usize = 16;
 const MISSED_ABORTS_MAX: usize = 1000;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub(super) struct Link {
-    pub(super) connected: bool,
+pub(crate) struct Link {
+    pub(crate) connected: bool,
     /// Has been connected since this process began, and has said which one-phase commits it keeps.
-    pub(super) heard: bool,
-    /// Undecided transactions that wait for this participant's vote.
-    pub(super) voting: BTreeSet<TransactionId>,
+    pub(crate) heard: bool,
+    /// Of its log, when it has had a session.
+    pub(crate) incarnation: Option<Incarnation>,
+    /// Undecided transactions that wait for this participant's vote, or for what it says as a voting site.
+    pub(crate) voting: BTreeSet<TransactionId>,
     /// Decided commits to be sent, oldest first.
     waiting: BTreeSet<TransactionId>,
     /// Decided commits that were sent and are not acknowledged.
@@ -36,22 +38,22 @@ pub(super) struct Link {
     /// work that it joined, unlike a vote, is nothing that it asks about.
     missed_aborts: BTreeSet<TransactionId>,
     /// When those on the way are sent again, and how often that has happened without any answer.
-    pub(super) redeliver_at: Option<Time>,
-    pub(super) silent_rounds: u32,
+    pub(crate) redeliver_at: Option<Time>,
+    pub(crate) silent_rounds: u32,
 }
 
 impl Link {
-    pub(super) fn undelivered(&self) -> usize {
+    pub(crate) fn undelivered(&self) -> usize {
         self.waiting.len() + self.on_the_way.len() + self.refused.len()
     }
 
     /// Is owed this commit from now on.
-    pub(super) fn wait(&mut self, id: TransactionId) {
+    pub(crate) fn wait(&mut self, id: TransactionId) {
         self.waiting.insert(id);
     }
 
     /// Moves as much as the window allows from waiting to on-the-way, and returns it.
-    pub(super) fn send_more(&mut self, window: usize) -> Vec<TransactionId> {
+    pub(crate) fn send_more(&mut self, window: usize) -> Vec<TransactionId> {
         let mut sent = Vec::new();
         while self.connected && self.on_the_way.len() < window {
             let Some(id) = self.waiting.pop_first() else {
@@ -67,7 +69,7 @@ impl Link {
     }
 
     /// A round of repetition: what is on its way, and a few of those that were refused.
-    pub(super) fn again(&mut self) -> Vec<TransactionId> {
+    pub(crate) fn again(&mut self) -> Vec<TransactionId> {
         for _ in 0..REFUSED_AGAIN {
             let Some(id) = self.refused.pop_first() else {
                 break;
@@ -79,7 +81,7 @@ impl Link {
     }
 
     /// It will not have this one now.
-    pub(super) fn refused(&mut self, id: TransactionId) {
+    pub(crate) fn refused(&mut self, id: TransactionId) {
         self.tried_again.remove(&id);
         if self.on_the_way.remove(&id) {
             self.refused.insert(id);
@@ -87,12 +89,12 @@ impl Link {
     }
 
     /// Nothing is left to be repeated.
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         self.on_the_way.is_empty() && self.refused.is_empty()
     }
 
     /// Returns false when it was not owed.
-    pub(super) fn acknowledged(&mut self, id: TransactionId) -> bool {
+    pub(crate) fn acknowledged(&mut self, id: TransactionId) -> bool {
         self.silent_rounds = 0;
         if self.tried_again.remove(&id) {
             // It has thought better of it, so the others are no hopeless cases either.
@@ -103,25 +105,25 @@ impl Link {
 
     /// Is to be told of this abort when it is back. Kept in memory only: nothing depends on it but how
     /// soon locks are free.
-    pub(super) fn miss_abort(&mut self, id: TransactionId) {
+    pub(crate) fn miss_abort(&mut self, id: TransactionId) {
         if self.missed_aborts.len() < MISSED_ABORTS_MAX {
             self.missed_aborts.insert(id);
         }
     }
 
     /// The aborts that it has missed, to be told now.
-    pub(super) fn take_missed_aborts(&mut self) -> BTreeSet<TransactionId> {
+    pub(crate) fn take_missed_aborts(&mut self) -> BTreeSet<TransactionId> {
         std::mem::take(&mut self.missed_aborts)
     }
 
-    pub(super) fn connected(&mut self) {
+    pub(crate) fn connected(&mut self) {
         self.disconnected();
         self.connected = true;
         self.heard = true;
     }
 
     /// What was on its way may be lost: it is sent again after the next connect.
-    pub(super) fn disconnected(&mut self) {
+    pub(crate) fn disconnected(&mut self) {
         self.connected = false;
         self.waiting.append(&mut self.on_the_way);
         self.waiting.append(&mut self.refused);

@@ -14,6 +14,7 @@ use crate::message::{FromParticipant, Prepare, ToParticipant, Vote};
 use crate::mutants::{Mutant, mutant};
 use crate::record::{AbortCause, AbortReason, Commit, CoordinatorRecord, Ended};
 use crate::step::Now;
+use crate::three_phase::participant::is_three_phase;
 
 impl<W> Coordinator<W> {
     pub(super) fn prepare(
@@ -27,10 +28,15 @@ impl<W> Coordinator<W> {
             return;
         };
         transaction.resend_at = now.at.plus(wait);
-        for name in asked.keys() {
-            self.links.entry(name.clone()).or_default().voting.insert(id);
+        let mut asked = asked;
+        for (name, branch) in &mut asked {
+            let link = self.links.entry(name.clone()).or_default();
+            link.voting.insert(id);
+            if is_three_phase(id) && branch.enlisted.is_none() {
+                branch.enlisted = link.incarnation;
+            }
         }
-        let only = (asked.len() == 1).then(|| asked.iter().next()).flatten();
+        let only = (asked.len() == 1 && !is_three_phase(id)).then(|| asked.iter().next()).flatten();
         transaction.phase = match only {
             Some((name, asked)) => Phase::Delegated {
                 participant: name.clone(),
@@ -41,6 +47,9 @@ impl<W> Coordinator<W> {
             None => Phase::Preparing { asked },
         };
         self.note(Event::Preparing { id });
+        if let Some(name) = self.only_called(id) {
+            return self.abort_only_called(now, id, name);
+        }
         if let Some(name) = self.out_of_reach(id) {
             mark(Mark::Unreachable);
             let reason = AbortReason {
@@ -52,6 +61,18 @@ impl<W> Coordinator<W> {
         }
         self.ask(id, None);
         self.rearm(id);
+    }
+
+    /// A participant that is connected and has no session: it cannot take part in three-phase commit.
+    fn only_called(&self, id: TransactionId) -> Option<ParticipantName> {
+        let Phase::Preparing { asked } = &self.transactions.get(&id)?.phase else {
+            return None;
+        };
+        let lacks = |name: &&ParticipantName| {
+            let link = self.links.get(*name);
+            link.is_some_and(|link| link.connected && link.incarnation.is_none())
+        };
+        asked.keys().filter(|_| is_three_phase(id)).find(lacks).cloned()
     }
 
     /// A participant that is not connected, and for which so many transactions wait already that more
@@ -68,6 +89,14 @@ impl<W> Coordinator<W> {
     /// Sends PREPARE (or, when a one-phase commit is being stopped, ABORT) to those who have not
     /// answered and are connected; only to `to` when given.
     pub(super) fn ask(&mut self, id: TransactionId, to: Option<&ParticipantName>) {
+        let sites = match self.transactions.get(&id).map(|transaction| &transaction.phase) {
+            Some(Phase::Voted(_)) => return self.lead(id, to),
+            Some(Phase::Preparing { asked }) if is_three_phase(id) => match self.sites_of(asked) {
+                Some(sites) => Some(sites),
+                None => return mark(Mark::ThreeLogUnknown),
+            },
+            _ => None,
+        };
         let Some(transaction) = self.transactions.get_mut(&id) else {
             return;
         };
@@ -78,14 +107,18 @@ impl<W> Coordinator<W> {
         match &mut transaction.phase {
             Phase::Preparing { asked } => {
                 let names: Vec<_> = asked.keys().cloned().collect();
-                for (name, branch) in asked.iter().filter(|(_, branch)| branch.vote.is_none()) {
+                for (name, branch) in asked.iter_mut().filter(|(_, branch)| branch.vote.is_none()) {
                     if reachable(name) {
+                        branch.owed = sites.is_some();
                         let message = ToParticipant::Prepare(Prepare {
                             id,
                             work: branch.work.clone(),
                             peers: names.iter().filter(|peer| *peer != name).cloned().collect(),
                             one_phase: false,
                             request_id: None,
+                            voting: sites
+                                .as_ref()
+                                .and_then(|sites| Self::voting_of(sites, name).map(Box::new)),
                         });
                         self.out.act(Action::Send { to: name.clone(), message });
                     }
@@ -107,13 +140,17 @@ impl<W> Coordinator<W> {
                                     .request
                                     .as_ref()
                                     .map(|request| request.id.clone()),
+                                voting: None,
                             })
                         }
                     };
                     self.out.act(Action::Send { to: participant.clone(), message });
                 }
             }
-            Phase::Active { .. } | Phase::Committing { .. } => {}
+            Phase::Active { .. }
+            | Phase::Committing { .. }
+            | Phase::Voted(_)
+            | Phase::Delivering(_) => {}
         }
     }
 
@@ -146,7 +183,7 @@ impl<W> Coordinator<W> {
         stored: Option<Stored>,
     ) {
         let Some(transaction) = self.transactions.get_mut(&id) else {
-            return self.voted_too_late(from, id, &vote, stored);
+            return self.voted_too_late(now, from, id, &vote, stored);
         };
         match &mut transaction.phase {
             Phase::Preparing { asked } => {
@@ -173,6 +210,8 @@ impl<W> Coordinator<W> {
                             Some(Voter { incarnation, acknowledged: true, read_only: true });
                     }
                     Vote::No { reason } => {
+                        // Its no is on its disk, and is its acknowledgement.
+                        branch.owed = false;
                         branch.vote =
                             Some(Voter { incarnation, acknowledged: true, read_only: true });
                         if !mutant(Mutant::NoCountedReadOnly) {
@@ -231,7 +270,7 @@ impl<W> Coordinator<W> {
                         self.link(&from).voting.remove(&id);
                         self.note(Event::Voted { id, participant: from.clone() });
                         let voter = Voter { incarnation, acknowledged: false, read_only: false };
-                        let asked = Asked { work: None, enlisted: None, vote: Some(voter) };
+                        let asked = Asked { vote: Some(voter), ..Asked::new(None, None) };
                         if let Some(transaction) = self.transactions.get_mut(&id) {
                             transaction.phase =
                                 Phase::Preparing { asked: BTreeMap::from([(from, asked)]) };
@@ -244,7 +283,9 @@ impl<W> Coordinator<W> {
                 }
             }
             // A vote that was repeated on the way, or a question whose answer is on its way.
-            Phase::Committing { .. } => mark(Mark::VoteAfterDecision),
+            Phase::Committing { .. } | Phase::Voted(_) | Phase::Delivering(_) => {
+                mark(Mark::VoteAfterDecision);
+            }
             Phase::Active { .. } => {
                 mark(Mark::VoteOfAStranger);
                 self.alarm(id, &from, Alarm::VoteOfAStranger);
@@ -255,6 +296,7 @@ impl<W> Coordinator<W> {
     /// A vote for a transaction that is over here: whoever holds a prepared branch is told its end.
     pub(super) fn voted_too_late(
         &mut self,
+        now: Now,
         from: ParticipantName,
         id: TransactionId,
         vote: &Vote,
@@ -262,14 +304,15 @@ impl<W> Coordinator<W> {
     ) {
         match vote {
             Vote::Prepared if mutant(Mutant::LateVoteUnanswered) => {}
-            Vote::Prepared => {
+            Vote::ReadOnly if !is_three_phase(id) => {}
+            Vote::Prepared | Vote::ReadOnly => {
                 match stored {
                     Some(Stored::Committed { .. }) => mark(Mark::VoteAfterEnd),
-                    Some(Stored::Aborted) | None => mark(Mark::VoteAfterAbort),
+                    Some(Stored::Aborted | Stored::Expired) | None => mark(Mark::VoteAfterAbort),
                 }
                 let incarnation = self.identity.incarnation;
                 let inquiry = Inquiry { id, incarnation, participant: from };
-                self.answer_over_link(&inquiry, stored);
+                self.answer_over_link(now, &inquiry, stored);
             }
             // Answered already; what it says of the earlier attempt, the next session says again.
             Vote::Committed { earlier: Some(_) } => {}
@@ -280,9 +323,9 @@ impl<W> Coordinator<W> {
                     mark(Mark::CommittedAborted);
                     self.alarm(id, &from, Alarm::CommittedAborted);
                 }
-                None => {}
+                Some(Stored::Expired) | None => {}
             },
-            Vote::ReadOnly | Vote::No { .. } => {}
+            Vote::No { .. } => {}
         }
     }
 
@@ -301,7 +344,7 @@ impl<W> Coordinator<W> {
         self.abort(now, id, reason);
     }
 
-    pub(super) fn lost_its_log(&mut self, now: Now, from: ParticipantName, id: TransactionId) {
+    pub(crate) fn lost_its_log(&mut self, now: Now, from: ParticipantName, id: TransactionId) {
         mark(Mark::VoteOfAnotherLog);
         self.alarm(id, &from, Alarm::IncarnationChanged);
         let reason = AbortReason {
@@ -333,6 +376,9 @@ impl<W> Coordinator<W> {
 
     /// Every branch has voted, and none has voted no.
     pub(super) fn decide(&mut self, now: Now, id: TransactionId) {
+        if is_three_phase(id) {
+            return self.pre_commit(now, id);
+        }
         let Some(transaction) = self.transactions.get_mut(&id) else {
             return;
         };

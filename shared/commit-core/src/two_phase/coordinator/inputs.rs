@@ -6,9 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::id::{Incarnation, ParticipantName, RequestId, TransactionId};
-use crate::message::{FromParticipant, Inquired, ToParticipant};
+use crate::message::{FromParticipant, FromSite, Inquired, ToParticipant, ToSite};
 use crate::record::{AbortReason, Info, Request};
 use crate::step::{Time, TimerKey};
+use crate::three_phase::{Ballot, SiteName};
+use crate::two_phase::participant::Via;
 
 /// One thing that happened. Checked at the edge: names are registered, limits are kept, ids are of
 /// this shard.
@@ -85,6 +87,9 @@ pub enum Input<W> {
     Connected {
         /// Who.
         participant: ParticipantName,
+        /// Of its log, as its session has said; 0 for one that is only called, which cannot take part in
+        /// three-phase commit.
+        incarnation: Incarnation,
         /// One-phase commits that it has not been told to forget and that belong to this shard, with
         /// what the log says of each.
         one_phase_commits: Vec<(OnePhaseReport, Option<Stored>)>,
@@ -105,6 +110,29 @@ pub enum Input<W> {
     EndDurable {
         /// Whose commit it was.
         participant: ParticipantName,
+        /// Which transaction.
+        id: TransactionId,
+    },
+    /// A participant leads a three-phase transaction, of this slot or (for a witness) of another one.
+    Led {
+        /// Who leads.
+        from: SiteName,
+        /// What is wanted.
+        message: ToSite,
+        /// What the log says, unless [`knows`](super::Coordinator::knows) is true.
+        stored: Option<Stored>,
+        /// Is told [`Action::Report`], once: its link, or a call.
+        via: Via<W>,
+    },
+    /// The answer of a voting site to [`Action::Lead`].
+    Reported {
+        /// Who answers.
+        from: SiteName,
+        /// What it says.
+        message: FromSite,
+    },
+    /// [`Action::Recorded`] has come true: the decision of a three-phase transaction is in the log.
+    Recorded {
         /// Which transaction.
         id: TransactionId,
     },
@@ -149,6 +177,13 @@ pub struct Waiter<W> {
     pub until: Time,
 }
 
+impl<W> Waiter<W> {
+    /// Wants to know the decision, applied or not.
+    pub(crate) fn is_content(&self) -> bool {
+        self.reply_time == ReplyTime::Decided
+    }
+}
+
 /// When a commit answers its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ReplyTime {
@@ -181,6 +216,8 @@ pub enum Stored {
     },
     /// It aborted.
     Aborted,
+    /// It is not there, and may have been: it may have left the outcome window.
+    Expired,
 }
 
 /// A participant says that it has committed in one phase.
@@ -214,6 +251,28 @@ pub enum Action<W> {
     EndDurable {
         /// Whose commit it was.
         participant: ParticipantName,
+        /// Which transaction.
+        id: TransactionId,
+    },
+    /// Tell a voting site of a three-phase transaction what to do: a participant over its link, a witness where
+    /// it is configured to be. Its answer is [`Input::Reported`].
+    Lead {
+        /// Which one.
+        to: SiteName,
+        /// What.
+        message: ToSite,
+    },
+    /// Answer a participant that leads.
+    Report {
+        /// Which one.
+        to: SiteName,
+        /// Through what.
+        via: Via<W>,
+        /// The answer.
+        message: FromSite,
+    },
+    /// Say [`Input::Recorded`] to the same state machine.
+    Recorded {
         /// Which transaction.
         id: TransactionId,
     },
@@ -366,6 +425,25 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// Three-phase commit: everybody has voted prepared, and is told to pre-commit.
+    PreCommitted {
+        /// Which transaction.
+        id: TransactionId,
+    },
+    /// Three-phase commit: the coordinator leads an election.
+    Elects {
+        /// Which transaction.
+        id: TransactionId,
+        /// Its ballot.
+        ballot: Ballot,
+    },
+    /// Three-phase commit: fewer sites than a quorum have answered.
+    Waits {
+        /// Which transaction.
+        id: TransactionId,
+        /// For people.
+        waiting_for: String,
+    },
     /// Commit is decided.
     Decided {
         /// Which transaction.
@@ -411,6 +489,9 @@ impl Event {
             | Self::Preparing { id }
             | Self::Voted { id, .. }
             | Self::VotedNo { id, .. }
+            | Self::PreCommitted { id }
+            | Self::Elects { id, .. }
+            | Self::Waits { id, .. }
             | Self::Decided { id }
             | Self::Aborted { id, .. }
             | Self::Acknowledged { id, .. }
@@ -456,6 +537,12 @@ pub enum Alarm {
         /// The id it names.
         earlier: TransactionId,
     },
+    /// A voting site broke the protocol, or has lost its disk.
+    #[error("says that a transaction ended in the other way")]
+    SitesDiffer,
+    /// A voting site broke the protocol, or this coordinator has lost its disk.
+    #[error("says that sites have moved in a transaction for which this coordinator has not")]
+    MovedWithoutCoordinator,
     /// A participant says that it has committed in one phase what the log says is aborted.
     #[error("says that it has committed a transaction that is aborted")]
     CommittedAborted,

@@ -6,10 +6,12 @@ use super::transaction::Phase;
 use crate::marks::{Mark, mark};
 use crate::message::{Inquired, ToParticipant};
 use crate::mutants::{Mutant, mutant};
+use crate::step::Now;
+use crate::three_phase::participant::is_three_phase;
 
 impl<W> Coordinator<W> {
-    pub(super) fn answer_over_link(&mut self, inquiry: &Inquiry, stored: Option<Stored>) {
-        let outcome = self.inquired(inquiry, stored);
+    pub(super) fn answer_over_link(&mut self, now: Now, inquiry: &Inquiry, stored: Option<Stored>) {
+        let outcome = self.inquired(now, inquiry, stored);
         let to = inquiry.participant.clone();
         let message = ToParticipant::Answer { id: inquiry.id, outcome };
         self.out.act(Action::Send { to, message });
@@ -17,7 +19,12 @@ impl<W> Coordinator<W> {
 
     /// What became of a transaction, for a participant in doubt. Only called when the log has been
     /// read to its end: before that the edge answers [`Inquired::Retry`].
-    pub(super) fn inquired(&mut self, inquiry: &Inquiry, stored: Option<Stored>) -> Inquired {
+    pub(super) fn inquired(
+        &mut self,
+        now: Now,
+        inquiry: &Inquiry,
+        stored: Option<Stored>,
+    ) -> Inquired {
         let id = inquiry.id;
         if id.slot() != self.identity.slot {
             mark(Mark::InquiryOfAnotherSlot);
@@ -38,6 +45,14 @@ impl<W> Coordinator<W> {
                     }
                     Inquired::Commit
                 }
+                Phase::Delivering(delivering) => {
+                    mark(Mark::InquiryDecided);
+                    self.out.speaks_of(transaction.decided_at);
+                    match delivering.outcome {
+                        Ok(()) => Inquired::Commit,
+                        Err(_) => Inquired::Abort,
+                    }
+                }
                 _ if mutant(Mutant::PresumeAbortUndecided) => Inquired::Abort,
                 _ => {
                     mark(Mark::InquiryPending);
@@ -45,16 +60,27 @@ impl<W> Coordinator<W> {
                 }
             };
         }
-        if let Some(stored) = stored {
-            mark(Mark::InquiryEnded);
-            return match stored {
-                Stored::Committed { .. } => Inquired::Commit,
-                Stored::Aborted => Inquired::Abort,
-            };
+        match stored {
+            Some(Stored::Committed { .. }) => {
+                mark(Mark::InquiryEnded);
+                return Inquired::Commit;
+            }
+            Some(Stored::Aborted) => {
+                mark(Mark::InquiryEnded);
+                return Inquired::Abort;
+            }
+            Some(Stored::Expired) | None => {}
         }
-        if id.epoch() > self.identity.epoch && !mutant(Mutant::PresumeAbortAboveEpoch) {
+        if is_three_phase(id) && self.is_yet_to_be(id)
+            || id.epoch() > self.identity.epoch && !mutant(Mutant::PresumeAbortAboveEpoch)
+        {
             mark(Mark::InquiryAboveEpoch);
             return Inquired::Retry;
+        }
+        if is_three_phase(id) && stored.is_none() {
+            // A voting site that has not moved: its word has to last as every site's does.
+            self.abort_unremembered(now, id);
+            return Inquired::Abort;
         }
         // Presumed abort. The epoch makes it permanent: an id of an earlier epoch is never decided
         // any more, and one of this epoch would be known if it could still be.

@@ -8,13 +8,14 @@
 //! Absent on purpose: a record of the beginning, a record of who was asked to prepare, and any
 //! decision taken because an answer did not come (except to abort what is undecided).
 
+mod bookkeeping;
 mod canonical;
-mod delivery;
+pub(crate) mod delivery;
 mod first_phase;
 mod inputs;
 mod inquiries;
 mod second_phase;
-mod transaction;
+pub(crate) mod transaction;
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,12 +26,16 @@ pub use inputs::{
 };
 pub use view::{BranchState, BranchView, Phase as PhaseView, TransactionView};
 
-use crate::id::{Epoch, Incarnation, ParticipantName, RequestId, Sequence, Slot, TransactionId};
+use crate::id::{
+    Epoch, Incarnation, ParticipantName, Protocol, RequestId, Sequence, Slot, TransactionId,
+};
 use crate::marks::{Mark, mark};
 use crate::message::ToParticipant;
 use crate::mutants::{Mutant, mutant};
 use crate::record::{AbortCause, AbortReason, Commit, CoordinatorRecord, Request};
 use crate::step::{Now, Position, Step, Steps, TimerKey};
+use crate::three_phase::Witness;
+use crate::three_phase::witness::Witnessed;
 use delivery::Link;
 use transaction::{Asked, Enlisted, Phase, Transaction};
 
@@ -60,6 +65,8 @@ pub struct Config {
     pub resend_after_us_max: u64,
     /// Where the jitter of the waits comes from.
     pub jitter_seed: u64,
+    /// It serves as a witness of transactions of other slots.
+    pub witness: bool,
 }
 
 impl Default for Config {
@@ -71,6 +78,7 @@ impl Default for Config {
             resend_after_us: 500_000,
             resend_after_us_max: 10_000_000,
             jitter_seed: 0,
+            witness: false,
         }
     }
 }
@@ -89,20 +97,27 @@ type Out<W> = Steps<CoordinatorRecord, Action<W>>;
 /// through untouched.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Coordinator<W> {
-    identity: Identity,
-    config: Config,
-    transactions: BTreeMap<TransactionId, Transaction<W>>,
-    /// Those of `transactions` that are not decided, by age.
-    undecided: BTreeSet<TransactionId>,
+    pub(crate) identity: Identity,
+    pub(crate) config: Config,
+    pub(crate) transactions: BTreeMap<TransactionId, Transaction<W>>,
+    /// Those of `transactions` that may still send PREPARE, by age.
+    pub(crate) undecided: BTreeSet<TransactionId>,
     /// Running requests by the client's name.
-    requests: BTreeMap<RequestId, TransactionId>,
+    pub(crate) requests: BTreeMap<RequestId, TransactionId>,
     /// Requests that were committed in one phase, until that is durable here: a repetition must find
     /// them in every moment, or it would be sent to a participant that has just been told to forget.
     ending: BTreeMap<RequestId, Ending>,
     ending_ids: BTreeMap<TransactionId, RequestId>,
-    links: BTreeMap<ParticipantName, Link>,
+    pub(crate) links: BTreeMap<ParticipantName, Link>,
     jitter: u64,
-    out: Out<W>,
+    pub(crate) out: Out<W>,
+    /// Those of `transactions` of three-phase commit for which all have voted, and nothing is decided here.
+    pub(crate) voting: BTreeSet<TransactionId>,
+    /// Of the three-phase transaction that was begun last: a later one is not known because it is yet to be.
+    pub(crate) begun: Sequence,
+    pub(crate) witnesses: Vec<Witness>,
+    /// Transactions of other slots, for which this coordinator is a witness.
+    pub(crate) witnessed: BTreeMap<TransactionId, Witnessed>,
 }
 
 impl<W> Coordinator<W> {
@@ -120,6 +135,22 @@ impl<W> Coordinator<W> {
             links: BTreeMap::new(),
             jitter: config.jitter_seed,
             out: Steps::new(),
+            voting: BTreeSet::new(),
+            begun: Sequence(0),
+            witnesses: Vec::new(),
+            witnessed: BTreeMap::new(),
+        }
+    }
+
+    /// Takes over a record that was found in the log, before [`resume`](Self::resume) and the first
+    /// [`step`](Self::step). Those that end a transaction have nothing to say.
+    pub fn restore_record(&mut self, record: CoordinatorRecord) {
+        match record {
+            CoordinatorRecord::Commit(commit) => self.restore(commit),
+            CoordinatorRecord::Voting(voting) => self.restore_voting(voting),
+            CoordinatorRecord::Decision(decision) => self.restore_decision(decision),
+            CoordinatorRecord::Witness(witness) => self.restore_witness(witness),
+            CoordinatorRecord::Ended(_) | CoordinatorRecord::WitnessForgotten { .. } => {}
         }
     }
 
@@ -162,7 +193,12 @@ impl<W> Coordinator<W> {
     /// The oldest transaction that may still send PREPARE; `None` when there is none.
     #[must_use]
     pub fn lowest_live(&self) -> Option<Sequence> {
-        self.undecided.first().map(TransactionId::sequence)
+        // Ids sort by protocol before they sort by age.
+        let other =
+            TransactionId::new(self.identity.slot, Protocol::ThreePhase, Epoch(0), Sequence(0));
+        let first = self.undecided.first().map(TransactionId::sequence);
+        let first_other = self.undecided.range(other..).next().map(TransactionId::sequence);
+        first.into_iter().chain(first_other).min()
     }
 
     /// The position of the record that was written last.
@@ -200,14 +236,21 @@ impl<W> Coordinator<W> {
             Input::Commit { id, request, waiter } => self.commit(now, id, request, waiter),
             Input::Abort { id, message, waiter } => self.abort_by_client(now, id, message, waiter),
             Input::Inquire { inquiry, stored, waiter } => {
-                let outcome = self.inquired(&inquiry, stored);
+                let outcome = self.inquired(now, &inquiry, stored);
                 self.out.act(Action::Reply { to: waiter, reply: Reply::Inquired(outcome) });
             }
-            Input::InquireOverLink { inquiry, stored } => self.answer_over_link(&inquiry, stored),
-            Input::Received { from, message, stored } => self.received(now, from, message, stored),
-            Input::Connected { participant, one_phase_commits } => {
-                self.connected(now, participant, one_phase_commits);
+            Input::InquireOverLink { inquiry, stored } => {
+                self.answer_over_link(now, &inquiry, stored)
             }
+            Input::Received { from, message, stored } => self.received(now, from, message, stored),
+            Input::Connected { participant, incarnation, one_phase_commits } => {
+                self.connected(now, participant, incarnation, one_phase_commits);
+            }
+            Input::Led { from, message, stored, via } => {
+                self.led(now, from, message, stored, via);
+            }
+            Input::Reported { from, message } => self.site_reported(now, &from, message),
+            Input::Recorded { id } => self.recorded(now, id),
             Input::Disconnected { participant } => {
                 self.link(&participant).disconnected();
                 self.out.timer(TimerKey::Participant(participant), None);
@@ -294,10 +337,8 @@ impl<W> Coordinator<W> {
         }
         self.insert(id, transaction);
         self.note(Event::Begun { id });
-        let asked = branches
-            .into_iter()
-            .map(|(name, work)| (name, Asked { work: Some(work), enlisted: None, vote: None }))
-            .collect();
+        let asked =
+            branches.into_iter().map(|(name, work)| (name, Asked::new(Some(work), None))).collect();
         self.prepare(now, id, asked);
     }
 
@@ -385,9 +426,7 @@ impl<W> Coordinator<W> {
         }
         let asked = enlisted
             .into_iter()
-            .map(|(name, enlisted)| {
-                (name, Asked { work: None, enlisted: Some(enlisted.incarnation), vote: None })
-            })
+            .map(|(name, enlisted)| (name, Asked::new(None, Some(enlisted.incarnation))))
             .collect();
         self.prepare(now, id, asked);
     }
@@ -414,7 +453,19 @@ impl<W> Coordinator<W> {
                 });
                 self.stop_one_phase(now, id);
             }
-            Phase::Committing { .. } => {
+            // Nobody knows yet; whatever it is, it is everybody's answer.
+            Phase::Voted(_) => {
+                mark(Mark::ThreeAbortWaits);
+                let (reply_time, until) = (ReplyTime::Decided, transaction.deadline);
+                transaction.waiters.push(Waiter { to: waiter, reply_time, until });
+            }
+            Phase::Delivering(delivering) if delivering.outcome.is_err() => {
+                let until = transaction.deadline;
+                let waiter = Waiter { to: waiter, reply_time: ReplyTime::Decided, until };
+                transaction.waiters.push(waiter);
+                self.answer_waiters(now, id);
+            }
+            Phase::Committing { .. } | Phase::Delivering(_) => {
                 mark(Mark::AbortTooLate);
                 if mutant(Mutant::AbortToldAfterDecision) {
                     let reply = Reply::Outcome(Outcome::aborted(id, reason));

@@ -1,19 +1,17 @@
-//! After the votes: delivery, ends, aborts, inquiries, timers.
+//! After the votes: delivery, ends, aborts, what a participant reports.
 
 use std::sync::Arc;
 
-use super::delivery::Link;
-use super::inputs::{
-    Action, Alarm, ClientRefusal, Event, OnePhaseReport, Outcome, Reply, ReplyTime, Stored,
-};
+use super::inputs::{Action, Alarm, Event, OnePhaseReport, Outcome, Reply, Stored};
 use super::transaction::{Phase, Transaction};
 use super::{Coordinator, Ending};
 use crate::id::{Incarnation, ParticipantName, Protocol, TransactionId};
 use crate::marks::{Mark, mark};
 use crate::message::ToParticipant;
 use crate::mutants::{Mutant, mutant};
-use crate::record::{AbortCause, AbortReason, CoordinatorRecord, Ended, Request};
+use crate::record::{AbortReason, CoordinatorRecord, Ended, Request};
 use crate::step::{Now, TimerKey};
+use crate::three_phase::participant::is_three_phase;
 
 impl<W> Coordinator<W> {
     // ---- delivery -------------------------------------------------------------------------------
@@ -44,16 +42,25 @@ impl<W> Coordinator<W> {
         }
     }
 
-    fn send_commits(&mut self, now: Now, participant: &ParticipantName, ids: &[TransactionId]) {
+    pub(crate) fn send_commits(
+        &mut self,
+        now: Now,
+        participant: &ParticipantName,
+        ids: &[TransactionId],
+    ) {
         for id in ids {
             let Some(transaction) = self.transactions.get(id) else {
                 continue;
             };
-            let Phase::Committing { voters, .. } = &transaction.phase else {
-                continue;
-            };
-            let Some(voter) = voters.get(participant) else {
-                continue;
+            let message = match &transaction.phase {
+                Phase::Committing { voters, .. } => match voters.get(participant) {
+                    Some(voter) => {
+                        ToParticipant::Commit { id: *id, incarnation: voter.incarnation }
+                    }
+                    None => continue,
+                },
+                Phase::Delivering(delivering) => delivering.command(*id, participant),
+                _ => continue,
             };
             if transaction.restored {
                 mark(Mark::RestoredDelivered);
@@ -61,7 +68,6 @@ impl<W> Coordinator<W> {
             if !mutant(Mutant::ConnectBeforeDurable) {
                 self.out.speaks_of(transaction.decided_at);
             }
-            let message = ToParticipant::Commit { id: *id, incarnation: voter.incarnation };
             self.out.act(Action::Send { to: participant.clone(), message });
         }
         self.arm_redelivery(now, participant);
@@ -128,6 +134,7 @@ impl<W> Coordinator<W> {
                     }
                 }
             }
+            Phase::Delivering(_) | Phase::Voted(_) => self.participant_has_it(now, from, id, true),
             Phase::Active { .. } | Phase::Preparing { .. } | Phase::Delegated { .. } => {
                 mark(Mark::AcknowledgedUndecided);
                 self.alarm(id, from, Alarm::AcknowledgedUndecided);
@@ -160,7 +167,13 @@ impl<W> Coordinator<W> {
     // ---- abort ----------------------------------------------------------------------------------
 
     /// Aborts what is undecided. Presumed abort: nothing is forced, nobody acknowledges.
-    pub(super) fn abort(&mut self, now: Now, id: TransactionId, reason: AbortReason) {
+    pub(crate) fn abort(&mut self, now: Now, id: TransactionId, reason: AbortReason) {
+        if is_three_phase(id)
+            && let Some(Transaction { phase: Phase::Preparing { .. }, .. }) =
+                self.transactions.get(&id)
+        {
+            return self.abort_votes(now, id, reason);
+        }
         let Some(mut transaction) = self.remove(id) else {
             return;
         };
@@ -174,19 +187,16 @@ impl<W> Coordinator<W> {
                 .collect(),
             // It has said itself that it is aborted.
             Phase::Delegated { .. } => Vec::new(),
-            Phase::Committing { .. } => unreachable!("abort() is called for what is undecided"),
+            Phase::Committing { .. } | Phase::Voted(_) | Phase::Delivering(_) => {
+                unreachable!("abort() is called for what is undecided")
+            }
         };
         for waiter in std::mem::take(&mut transaction.waiters) {
             let reply = Reply::Outcome(Outcome::aborted(id, reason.clone()));
             self.out.act(Action::Reply { to: waiter.to, reply });
         }
         for to in told {
-            let link = self.link(&to);
-            if link.connected {
-                self.out.act(Action::Send { to, message: ToParticipant::Abort { id } });
-            } else {
-                link.miss_abort(id);
-            }
+            self.tell_of_abort(to, id);
         }
         self.out.lazily(CoordinatorRecord::Ended(Ended {
             id,
@@ -198,6 +208,16 @@ impl<W> Coordinator<W> {
             ended_ms: now.wall_ms,
         }));
         self.note(Event::Aborted { id, reason });
+    }
+
+    /// Says once that it is over; to whom that cannot be said now, when he is back.
+    pub(crate) fn tell_of_abort(&mut self, to: ParticipantName, id: TransactionId) {
+        let link = self.link(&to);
+        if link.connected {
+            self.out.act(Action::Send { to, message: ToParticipant::Abort { id } });
+        } else {
+            link.miss_abort(id);
+        }
     }
 
     /// Aborts what no participant has been asked for. If it was the repetition of a request that its only
@@ -244,6 +264,14 @@ impl<W> Coordinator<W> {
             return;
         };
         match &transaction.phase {
+            Phase::Delivering(_) | Phase::Voted(_) => {
+                let window = self.config.delivery_window;
+                let link = self.link(from);
+                link.acknowledged(id);
+                let more = link.send_more(window);
+                self.participant_has_it(now, from, id, false);
+                self.send_commits(now, from, &more);
+            }
             Phase::Delegated { participant, stopping: Some(reason), .. } if participant == from => {
                 mark(Mark::OnePhaseStopped);
                 let reason = reason.clone();
@@ -302,8 +330,18 @@ impl<W> Coordinator<W> {
                     None => {}
                 }
             }
-            Phase::Committing { voters, .. } => {
-                if voters.get(from).is_some_and(|voter| !voter.acknowledged) {
+            Phase::Committing { .. } | Phase::Delivering(_) => {
+                let owes = match &transaction.phase {
+                    Phase::Committing { voters, .. } => {
+                        voters.get(from).is_some_and(|voter| !voter.acknowledged)
+                    }
+                    // The refusal of a PREPARE may still be on its way when it is aborted.
+                    Phase::Delivering(delivering) => {
+                        delivering.outcome.is_ok() && delivering.owes(from)
+                    }
+                    _ => false,
+                };
+                if owes {
                     // Never given up: it is sent again, now and then, and an operator sees why. Meanwhile
                     // it does not stand in the way of those that will be accepted.
                     mark(Mark::CommitRefused);
@@ -318,7 +356,7 @@ impl<W> Coordinator<W> {
                     self.send_commits(now, from, &more);
                 }
             }
-            Phase::Delegated { .. } | Phase::Active { .. } => {}
+            Phase::Delegated { .. } | Phase::Active { .. } | Phase::Voted(_) => {}
         }
     }
 
@@ -328,6 +366,7 @@ impl<W> Coordinator<W> {
         &mut self,
         now: Now,
         participant: ParticipantName,
+        incarnation: Incarnation,
         one_phase_commits: Vec<(OnePhaseReport, Option<Stored>)>,
     ) {
         let window = self.config.delivery_window;
@@ -336,6 +375,10 @@ impl<W> Coordinator<W> {
         }
         let link = self.link(&participant);
         link.connected();
+        link.incarnation = (incarnation != Incarnation(0)).then_some(incarnation);
+        let incarnation = link.incarnation;
+        let known = self.log_known(now, &participant, incarnation);
+        let link = self.link(&participant);
         let voting: Vec<_> = link.voting.iter().copied().collect();
         let aborts = link.take_missed_aborts();
         let commits = link.send_more(window);
@@ -345,7 +388,9 @@ impl<W> Coordinator<W> {
             self.out.act(Action::Send { to: participant.clone(), message });
         }
         for id in voting {
-            self.ask(id, Some(&participant));
+            // PREPARE could not be sent to anybody before the last of them was known.
+            let everybody = known.contains(&id);
+            self.ask(id, Some(&participant).filter(|_| !everybody));
         }
         self.send_commits(now, &participant, &commits);
     }
@@ -382,7 +427,7 @@ impl<W> Coordinator<W> {
                 self.forget(from.clone(), id);
             }
             // Begun before a restart that lost the answer.
-            None => {
+            Some(Stored::Expired) | None => {
                 // And perhaps tried again since: this is the answer to that as well.
                 if let Some(again) =
                     request_id.as_ref().and_then(|id| self.requests.get(id)).copied()
@@ -446,232 +491,5 @@ impl<W> Coordinator<W> {
             && id.protocol() == Protocol::TwoPhase
             && id.epoch() <= self.identity.epoch
             && !self.transactions.contains_key(&id)
-    }
-
-    // ---- timers, answers, bookkeeping -----------------------------------------------------------
-
-    pub(super) fn transaction_timer(&mut self, now: Now, id: TransactionId) {
-        let Some(transaction) = self.transactions.get_mut(&id) else {
-            return;
-        };
-        transaction.armed = None;
-        let late = now.at >= transaction.deadline;
-        match &mut transaction.phase {
-            Phase::Active { .. } if late => {
-                mark(Mark::ActiveTimeout);
-                let message = "not committed in time".to_owned();
-                let reason = AbortReason { cause: AbortCause::Timeout, participant: None, message };
-                return self.abort(now, id, reason);
-            }
-            Phase::Preparing { .. } if late && mutant(Mutant::VoteTimeoutCommits) => {
-                return self.decide(now, id);
-            }
-            Phase::Preparing { asked } if late => {
-                mark(Mark::VoteTimeout);
-                let missing = asked.iter().find(|(_, branch)| branch.vote.is_none());
-                let participant = missing.map(|(name, _)| name.clone());
-                let message = match &participant {
-                    Some(name) if !self.links.get(name).is_some_and(|link| link.connected) => {
-                        format!("{name} could not be reached in time")
-                    }
-                    Some(name) => format!("{name} did not vote in time"),
-                    None => "not every vote arrived in time".to_owned(),
-                };
-                let reason = AbortReason { cause: AbortCause::Timeout, participant, message };
-                return self.abort(now, id, reason);
-            }
-            Phase::Delegated { participant, stopping: stopping @ None, .. } if late => {
-                *stopping = Some(AbortReason {
-                    cause: AbortCause::Timeout,
-                    message: format!("{participant} did not answer in time"),
-                    participant: Some(participant.clone()),
-                });
-                if mutant(Mutant::OnePhasePresumed)
-                    && let Some(reason) = stopping.clone()
-                {
-                    return self.abort(now, id, reason);
-                }
-                self.stop_one_phase(now, id);
-                self.answer_waiters(now, id);
-                return self.rearm(id);
-            }
-            Phase::Preparing { .. } | Phase::Delegated { .. }
-                if now.at >= transaction.resend_at =>
-            {
-                mark(Mark::PrepareAgain);
-                transaction.attempts = transaction.attempts.saturating_add(1);
-                let attempts = transaction.attempts;
-                let wait = self.backoff(attempts);
-                if let Some(transaction) = self.transactions.get_mut(&id) {
-                    transaction.resend_at = now.at.plus(wait);
-                }
-                self.ask(id, None);
-            }
-            _ => {}
-        }
-        self.answer_waiters(now, id);
-        self.rearm(id);
-    }
-
-    /// Answers those callers of a running transaction whose moment has come.
-    pub(super) fn answer_waiters(&mut self, now: Now, id: TransactionId) {
-        let Some(transaction) = self.transactions.get_mut(&id) else {
-            return;
-        };
-        match &transaction.phase {
-            Phase::Committing { voters, pending } => {
-                let pending_names = || {
-                    let open = voters.iter().filter(|(_, voter)| !voter.acknowledged);
-                    open.map(|(name, _)| name.clone()).collect::<Vec<_>>()
-                };
-                let all_applied = *pending == 0;
-                let (ready, waiting) =
-                    std::mem::take(&mut transaction.waiters).into_iter().partition(|waiter| {
-                        all_applied
-                            || waiter.reply_time == ReplyTime::Decided
-                            || now.at >= waiter.until
-                    });
-                transaction.waiters = waiting;
-                if !mutant(Mutant::RetryBeforeDurable) {
-                    self.out.speaks_of(transaction.decided_at);
-                }
-                for waiter in ready {
-                    if !all_applied && waiter.reply_time == ReplyTime::Applied {
-                        mark(Mark::ToldBeforeApplied);
-                    }
-                    let mut outcome = Outcome::committed(id, transaction.restored);
-                    outcome.pending = pending_names();
-                    outcome.results = transaction.results.clone().into_iter().collect();
-                    let reply = Reply::Outcome(outcome);
-                    self.out.act(Action::Reply { to: waiter.to, reply });
-                }
-            }
-            Phase::Delegated { participant, .. } => {
-                // Nobody but the participant knows; a caller whose time is over is told just that.
-                let participant = participant.clone();
-                let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut transaction.waiters)
-                    .into_iter()
-                    .partition(|waiter| now.at >= waiter.until);
-                transaction.waiters = waiting;
-                for waiter in ready {
-                    mark(Mark::OnePhaseUnknown);
-                    let reply = Reply::Unknown { id, participant: participant.clone() };
-                    self.out.act(Action::Reply { to: waiter.to, reply });
-                }
-            }
-            Phase::Active { .. } | Phase::Preparing { .. } => {}
-        }
-    }
-
-    pub(super) fn overloaded(&self) -> Option<ClientRefusal> {
-        let undecided = self.undecided.len();
-        let undelivered = self.transactions.len() - undecided;
-        if undecided >= self.config.undecided_max {
-            Some(ClientRefusal::TooManyInFlight { undecided })
-        } else if undelivered >= self.config.undelivered_max {
-            Some(ClientRefusal::TooManyUndelivered { undelivered })
-        } else {
-            None
-        }
-    }
-
-    pub(super) fn refuse(&mut self, to: W, refusal: ClientRefusal) {
-        self.out.act(Action::Reply { to, reply: Reply::Refused(refusal) });
-    }
-
-    pub(super) fn alarm(&mut self, id: TransactionId, participant: &ParticipantName, alarm: Alarm) {
-        self.note(Event::Alarm { id, participant: participant.clone(), alarm });
-    }
-
-    pub(super) fn note(&mut self, event: Event) {
-        self.out.act(Action::Note(event));
-    }
-
-    pub(super) fn link(&mut self, participant: &ParticipantName) -> &mut Link {
-        if !self.links.contains_key(participant) {
-            self.links.insert(participant.clone(), Link::default());
-        }
-        match self.links.get_mut(participant) {
-            Some(link) => link,
-            None => unreachable!("inserted above"),
-        }
-    }
-
-    pub(super) fn insert(&mut self, id: TransactionId, transaction: Transaction<W>) {
-        let before = self.transactions.insert(id, transaction);
-        assert!(before.is_none(), "the driver gave the id {id} out twice");
-        self.undecided.insert(id);
-    }
-
-    /// Takes a transaction out of every table.
-    pub(super) fn remove(&mut self, id: TransactionId) -> Option<Transaction<W>> {
-        let transaction = self.transactions.remove(&id)?;
-        self.undecided.remove(&id);
-        if let Some(request) = &transaction.request
-            && self.requests.get(&request.id) == Some(&id)
-        {
-            self.requests.remove(&request.id);
-        }
-        for participant in transaction.participants() {
-            if let Some(link) = self.links.get_mut(&participant) {
-                link.voting.remove(&id);
-            }
-        }
-        if transaction.armed.is_some() {
-            self.out.timer(TimerKey::Transaction(id), None);
-        }
-        Some(transaction)
-    }
-
-    /// Sets the driver's timer to what is due next.
-    pub(super) fn rearm(&mut self, id: TransactionId) {
-        let Some(transaction) = self.transactions.get_mut(&id) else {
-            return;
-        };
-        let due = transaction.due();
-        if transaction.armed != due {
-            transaction.armed = due;
-            self.out.timer(TimerKey::Transaction(id), due);
-        }
-    }
-
-    /// The wait before the next repetition, microseconds: doubling, bounded, and each a little
-    /// different so that a crowd does not come back as a crowd.
-    pub(super) fn backoff(&mut self, attempts: u32) -> u64 {
-        let base = self.config.resend_after_us.max(1);
-        let wait = base
-            .saturating_mul(1 << attempts.min(20))
-            .min(self.config.resend_after_us_max.max(base));
-        wait + crate::jitter::draw(&mut self.jitter) % (wait / 4 + 1)
-    }
-
-    /// What must hold between any two inputs; `None` when it does.
-    #[must_use]
-    pub fn invariant_violation(&self) -> Option<String> {
-        // In proportion to what is running it would be too slow for every step of a large shard.
-        if self.transactions.len() > 64 {
-            return None;
-        }
-        for (request, id) in &self.requests {
-            let Some(transaction) = self.transactions.get(id) else {
-                return Some(format!("request {request} points to {id}, which is not running"));
-            };
-            if transaction.request.as_ref().is_none_or(|mine| mine.id != *request) {
-                return Some(format!("request {request} is not the one of {id}"));
-            }
-        }
-        for (id, transaction) in &self.transactions {
-            let undecided = !matches!(transaction.phase, Phase::Committing { .. });
-            if undecided != self.undecided.contains(id) {
-                return Some(format!("{id} is in the wrong half of the table"));
-            }
-            if let Phase::Committing { voters, pending } = &transaction.phase {
-                let open = voters.values().filter(|voter| !voter.acknowledged).count();
-                if open != *pending || open == 0 {
-                    return Some(format!("{id} has {open} open voters and counts {pending}"));
-                }
-            }
-        }
-        None
     }
 }

@@ -9,33 +9,35 @@ use super::inputs::{Terms, Waiter};
 use crate::id::{Incarnation, ParticipantName};
 use crate::record::{AbortReason, Commit, Info, Request};
 use crate::step::{Now, Position, Time};
+use crate::three_phase::coordinator::VotedAll;
+use crate::three_phase::delivering::Delivering;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Transaction<W> {
-    pub(super) phase: Phase,
-    pub(super) info: Arc<Info>,
-    pub(super) request: Option<Request>,
-    pub(super) waiters: Vec<Waiter<W>>,
-    pub(super) results: BTreeMap<ParticipantName, Bytes>,
+pub(crate) struct Transaction<W> {
+    pub(crate) phase: Phase,
+    pub(crate) info: Arc<Info>,
+    pub(crate) request: Option<Request>,
+    pub(crate) waiters: Vec<Waiter<W>>,
+    pub(crate) results: BTreeMap<ParticipantName, Bytes>,
     /// Decided by an earlier process: whoever is told of it has asked before.
-    pub(super) restored: bool,
+    pub(crate) restored: bool,
     /// Where the decision is in the log: whatever speaks of it waits for that.
-    pub(super) decided_at: Position,
-    pub(super) started_ms: u64,
-    pub(super) decided_ms: u64,
+    pub(crate) decided_at: Position,
+    pub(crate) started_ms: u64,
+    pub(crate) decided_ms: u64,
     /// For the deadline of the transaction as a whole.
-    pub(super) timeout_us: u64,
-    pub(super) deadline: Time,
+    pub(crate) timeout_us: u64,
+    pub(crate) deadline: Time,
     /// When PREPARE is repeated, and how often it has been sent.
-    pub(super) resend_at: Time,
-    pub(super) attempts: u32,
+    pub(crate) resend_at: Time,
+    pub(crate) attempts: u32,
     /// What the driver's timer is set to.
-    pub(super) armed: Option<Time>,
+    pub(crate) armed: Option<Time>,
 }
 
 /// Where a transaction stands. Each state holds what it needs and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// Branches may still join.
     Active { enlisted: BTreeMap<ParticipantName, Enlisted> },
     /// Votes are outstanding.
@@ -52,34 +54,47 @@ pub(super) enum Phase {
     },
     /// Decided; `pending` voters have not acknowledged.
     Committing { voters: BTreeMap<ParticipantName, Voter>, pending: usize },
+    /// Three-phase commit: everybody has voted prepared, and nobody here knows the decision.
+    Voted(Box<VotedAll>),
+    /// Three-phase commit: decided; some site has not acknowledged.
+    Delivering(Box<Delivering>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Enlisted {
-    pub(super) incarnation: Incarnation,
-    pub(super) enlistment: u64,
+pub(crate) struct Enlisted {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) enlistment: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     /// Kept for repetition until the vote is here.
-    pub(super) work: Option<Bytes>,
+    pub(crate) work: Option<Bytes>,
     /// The log that did the work, when it was done before.
-    pub(super) enlisted: Option<Incarnation>,
-    pub(super) vote: Option<Voter>,
+    pub(crate) enlisted: Option<Incarnation>,
+    pub(crate) vote: Option<Voter>,
+    /// Three-phase commit: it has been asked, has not said no, and has to be told what becomes of it.
+    pub(crate) owed: bool,
+}
+
+impl Asked {
+    /// Not asked yet.
+    pub(crate) fn new(work: Option<Bytes>, enlisted: Option<Incarnation>) -> Self {
+        Self { work, enlisted, vote: None, owed: false }
+    }
 }
 
 /// A participant that has voted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Voter {
-    pub(super) incarnation: Incarnation,
-    pub(super) acknowledged: bool,
+pub(crate) struct Voter {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) acknowledged: bool,
     /// Out of the second phase: it voted read-only, or no.
-    pub(super) read_only: bool,
+    pub(crate) read_only: bool,
 }
 
 impl<W> Transaction<W> {
-    pub(super) fn begun(now: Now, terms: Terms, phase: Phase) -> Self {
+    pub(crate) fn begun(now: Now, terms: Terms, phase: Phase) -> Self {
         Self {
             phase,
             info: terms.info,
@@ -98,7 +113,7 @@ impl<W> Transaction<W> {
         }
     }
 
-    pub(super) fn restored(commit: Commit) -> Self {
+    pub(crate) fn restored(commit: Commit) -> Self {
         let pending = commit.voters.len();
         let voters = commit
             .voters
@@ -107,16 +122,29 @@ impl<W> Transaction<W> {
                 (name, Voter { incarnation, acknowledged: false, read_only: false })
             })
             .collect();
+        let Commit { info, request, started_ms, decided_ms, .. } = commit;
+        let phase = Phase::Committing { voters, pending };
+        Self::found(phase, info, request, started_ms, decided_ms)
+    }
+
+    /// Found in the log.
+    pub(crate) fn found(
+        phase: Phase,
+        info: Arc<Info>,
+        request: Option<Request>,
+        started_ms: u64,
+        decided_ms: u64,
+    ) -> Self {
         Self {
-            phase: Phase::Committing { voters, pending },
-            info: commit.info,
-            request: commit.request,
+            phase,
+            info,
+            request,
             waiters: Vec::new(),
             results: BTreeMap::new(),
             restored: true,
             decided_at: Position(0),
-            started_ms: commit.started_ms,
-            decided_ms: commit.decided_ms,
+            started_ms,
+            decided_ms,
             timeout_us: 0,
             deadline: Time(0),
             resend_at: Time(u64::MAX),
@@ -126,17 +154,21 @@ impl<W> Transaction<W> {
     }
 
     /// Everybody who takes part.
-    pub(super) fn participants(&self) -> Vec<ParticipantName> {
+    pub(crate) fn participants(&self) -> Vec<ParticipantName> {
         match &self.phase {
             Phase::Active { enlisted } => enlisted.keys().cloned().collect(),
             Phase::Preparing { asked } => asked.keys().cloned().collect(),
             Phase::Delegated { participant, .. } => vec![participant.clone()],
             Phase::Committing { voters, .. } => voters.keys().cloned().collect(),
+            Phase::Voted(voted) => {
+                voted.sites.participants().iter().map(|(name, _)| name.clone()).collect()
+            }
+            Phase::Delivering(delivering) => delivering.everybody.clone(),
         }
     }
 
     /// When something is due next.
-    pub(super) fn due(&self) -> Option<Time> {
+    pub(crate) fn due(&self) -> Option<Time> {
         let patience = self.waiters.iter().map(|waiter| waiter.until).min();
         let own = match &self.phase {
             Phase::Active { .. } => Some(self.deadline),
@@ -145,12 +177,18 @@ impl<W> Transaction<W> {
             // Past its deadline: only the participant can end it.
             Phase::Delegated { stopping: Some(_), .. } => Some(self.resend_at),
             Phase::Committing { .. } => None,
+            Phase::Voted(_) => Some(self.resend_at),
+            Phase::Delivering(delivering) => {
+                (!delivering.silent_witnesses().is_empty()).then_some(self.resend_at)
+            }
         };
         // Before the decision a waiter's own patience changes nothing: its caller is told "unknown"
         // by the edge, and the transaction goes on. After it, the outcome is told.
         match (&self.phase, own, patience) {
             (
-                Phase::Committing { .. } | Phase::Delegated { stopping: Some(_), .. },
+                Phase::Committing { .. }
+                | Phase::Delivering(_)
+                | Phase::Delegated { stopping: Some(_), .. },
                 own,
                 patience,
             ) => own.into_iter().chain(patience).min(),

@@ -8,6 +8,7 @@ use super::Coordinator;
 use super::transaction::Phase as Inner;
 use crate::id::{ParticipantName, TransactionId};
 use crate::record::{Info, Request};
+use crate::three_phase::SiteView;
 
 /// A running transaction, as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct TransactionView {
     pub decided_ms: u64,
     /// How long it may stay undecided, microseconds; 0 for one that was found in the log.
     pub timeout_us: u64,
+    /// Three-phase commit: where the coordinator stands as a voting site, until it knows the decision.
+    pub site: Option<SiteView>,
 }
 
 /// Where a running transaction stands.
@@ -39,8 +42,12 @@ pub enum Phase {
     Preparing,
     /// The only participant may have committed.
     OnePhase,
+    /// Three-phase commit: everybody has voted prepared, and it is not known to be decided.
+    PreCommitted,
     /// Decided, and not acknowledged by everybody.
     Committing,
+    /// Three-phase commit: abort is decided, and not acknowledged by everybody.
+    Aborting,
 }
 
 /// One branch.
@@ -71,6 +78,10 @@ pub enum BranchState {
     Committing,
     /// Has acknowledged it.
     Committed,
+    /// Three-phase commit: owed the abort.
+    Aborting,
+    /// Three-phase commit: has acknowledged the abort.
+    Aborted,
 }
 
 impl<W> Coordinator<W> {
@@ -107,6 +118,33 @@ impl<W> Coordinator<W> {
             Inner::Delegated { participant, .. } => {
                 (Phase::OnePhase, vec![branch(participant, BranchState::OnePhase)])
             }
+            Inner::Voted(voted) => {
+                let state = |name: &ParticipantName| match voted.read_only.contains(name) {
+                    true => BranchState::ReadOnly,
+                    false => BranchState::Prepared,
+                };
+                let names = voted.sites.participants().iter();
+                let branches = names.map(|(name, _)| branch(name, state(name))).collect();
+                (Phase::PreCommitted, branches)
+            }
+            Inner::Delivering(delivering) => {
+                let state = |name: &ParticipantName| match (
+                    delivering.outcome.is_ok(),
+                    delivering.owes(name),
+                ) {
+                    _ if delivering.read_only.contains(name) => BranchState::ReadOnly,
+                    (true, true) => BranchState::Committing,
+                    (true, false) => BranchState::Committed,
+                    (false, true) => BranchState::Aborting,
+                    (false, false) => BranchState::Aborted,
+                };
+                let names = delivering.everybody.iter();
+                let branches = names.map(|name| branch(name, state(name))).collect();
+                match delivering.outcome {
+                    Ok(()) => (Phase::Committing, branches),
+                    Err(_) => (Phase::Aborting, branches),
+                }
+            }
             Inner::Committing { voters, .. } => (
                 Phase::Committing,
                 voters
@@ -122,8 +160,13 @@ impl<W> Coordinator<W> {
                     .collect(),
             ),
         };
+        let site = match &transaction.phase {
+            Inner::Voted(voted) => Some(voted.view()),
+            _ => None,
+        };
         Some(TransactionView {
             id,
+            site,
             phase,
             request: transaction.request.clone(),
             branches,

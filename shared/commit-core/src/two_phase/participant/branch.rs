@@ -4,12 +4,15 @@ use bytes::Bytes;
 
 use super::inputs::{Ending, Origin, Via};
 use crate::id::{ParticipantName, RequestId, TransactionId};
+use crate::message::Voting;
 use crate::record::{Change, OnePhaseCommit, PreparedBranch};
 use crate::step::{Position, Time};
+use crate::three_phase::decided::{Decided, Told};
+use crate::three_phase::participant::Voted;
 
 /// Where a branch stands. Each state holds what it needs and nothing else.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Branch<W> {
+pub(crate) enum Branch<W> {
     /// Enlisted; work is being done in a session.
     Session { until: Time },
     /// The resource is preparing.
@@ -19,66 +22,76 @@ pub(super) enum Branch<W> {
     Following { earlier: TransactionId, vias: Vec<Via<W>> },
     /// Voted prepared: in doubt.
     Prepared(InDoubt),
+    /// Voted in a three-phase transaction: a voting site that does not know the decision.
+    Voted(Box<Voted>),
     /// The decision is commit, and the resource is carrying it out.
     Committing(Finishing<W>),
     /// The decision is abort, and the resource is carrying it out.
     Aborting(Finishing<W>),
     /// Committed in one phase; not forgotten.
     OnePhase { commit: OnePhaseCommit, at: Position },
+    /// Decided and carried out, in a three-phase transaction; not every site is known to have that on its disk.
+    Decided(Box<Decided>),
     /// Over; remembered so that a late PREPARE cannot do the work again. `at` is where the log says
     /// so, `None` when it does not: what only this process remembers, only this process may rely on.
     Finished { ending: Ending, at: Option<Position> },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Preparing<W> {
-    pub(super) origin: Origin,
-    pub(super) peers: Vec<(ParticipantName, String)>,
+pub(crate) struct Preparing<W> {
+    pub(crate) origin: Origin,
+    pub(crate) peers: Vec<(ParticipantName, String)>,
     /// May commit at once, for this request.
-    pub(super) one_phase: Option<Option<RequestId>>,
+    pub(crate) one_phase: Option<Option<RequestId>>,
+    /// Three-phase commit: who votes.
+    pub(crate) voting: Option<Box<Voting>>,
     /// Who is told the vote.
-    pub(super) vias: Vec<Via<W>>,
+    pub(crate) vias: Vec<Via<W>>,
     /// The abort came first.
-    pub(super) doomed: Option<Doomed<W>>,
+    pub(crate) doomed: Option<Doomed<W>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Doomed<W> {
+pub(crate) struct Doomed<W> {
     /// Who is told that it is gone.
-    pub(super) vias: Vec<Via<W>>,
+    pub(crate) vias: Vec<Via<W>>,
     /// The abort is in the log already, because a peer relies on it.
-    pub(super) at: Option<Position>,
+    pub(crate) at: Option<Position>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct InDoubt {
-    pub(super) record: PreparedBranch,
+pub(crate) struct InDoubt {
+    pub(crate) record: PreparedBranch,
     /// Where the log says so.
-    pub(super) at: Position,
-    pub(super) inquiries: u32,
+    pub(crate) at: Position,
+    pub(crate) inquiries: u32,
     /// Inquiries since the coordinator was heard of this transaction.
-    pub(super) unanswered: u32,
+    pub(crate) unanswered: u32,
     /// For people.
-    pub(super) waiting_for: String,
+    pub(crate) waiting_for: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Finishing<W> {
-    pub(super) vias: Vec<Via<W>>,
-    pub(super) attempts: u32,
+pub(crate) struct Finishing<W> {
+    pub(crate) vias: Vec<Via<W>>,
+    /// Three-phase commit: the leaders who have told the decision, and wait for its end here.
+    pub(crate) leaders: Vec<Via<W>>,
+    pub(crate) attempts: u32,
     /// The resource has been called and has not answered: it is not called again meanwhile.
-    pub(super) at_work: bool,
+    pub(crate) at_work: bool,
     /// The branch had voted prepared, or was about to commit in one phase.
-    pub(super) before: Before,
+    pub(crate) before: Before,
     /// The abort is in the log already.
-    pub(super) at: Option<Position>,
+    pub(crate) at: Option<Position>,
 }
 
 /// What a branch was before it was finished.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) enum Before {
+pub(crate) enum Before {
     Unprepared,
     Prepared(PreparedBranch),
+    /// A voting site that has learned the decision.
+    Voted(Box<Told>),
     /// Commits in one phase: the changes of its preparation are written with those of its commit.
     OnePhase {
         request_id: Option<RequestId>,

@@ -37,7 +37,17 @@ impl<W: Ord> Participant<W> {
                 Branch::Committing(finishing) | Branch::Aborting(finishing) => {
                     finishing.attempts = 0;
                     each_once(&mut finishing.vias, once);
+                    each_once(&mut finishing.leaders, once);
                     finishing.at = finishing.at.map(|at| at.since(durable));
+                }
+                Branch::Voted(voted) => {
+                    voted.seat.at = voted.seat.at.since(durable);
+                    voted.attempts = 0;
+                    voted.waiting_for.clear();
+                }
+                Branch::Decided(decided) => {
+                    decided.at = decided.at.since(durable);
+                    decided.attempts = 0;
                 }
                 Branch::OnePhase { at, .. } => *at = at.since(durable),
                 Branch::Finished { at, .. } => *at = at.map(|at| at.since(durable)),

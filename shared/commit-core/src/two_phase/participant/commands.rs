@@ -7,10 +7,11 @@ use super::inputs::{Action, Alarm, Ending, Origin, ResourceCall, Via};
 use super::{Participant, no};
 use crate::id::{Incarnation, ParticipantName, TransactionId};
 use crate::marks::{Mark, mark};
-use crate::message::{FromParticipant, Prepare, Vote};
+use crate::message::{FromParticipant, Inquired, Prepare, Vote};
 use crate::mutants::{Mutant, mutant};
 use crate::record::ParticipantRecord;
-use crate::step::TimerKey;
+use crate::step::{Now, TimerKey};
+use crate::three_phase::participant::is_three_phase;
 
 impl<W> Participant<W> {
     pub(super) fn prepare(
@@ -20,7 +21,12 @@ impl<W> Participant<W> {
         origin: Origin,
         via: Via<W>,
     ) {
-        let Prepare { id, work, one_phase, request_id, .. } = prepare;
+        let Prepare { id, work, one_phase, request_id, voting, .. } = prepare;
+        if let Some(reason) = self.voting_refused(id, voting.as_deref()) {
+            mark(Mark::ThreePrepareRefused);
+            return self.respond_refused(via, id, reason.to_owned());
+        }
+        let voting = voting.filter(|_| is_three_phase(id));
         if self.stopping && mutant(Mutant::StoppingRefusesAll) {
             return self.respond_refused(via, id, "stopping".to_owned());
         }
@@ -33,6 +39,8 @@ impl<W> Participant<W> {
             .filter(|earlier| !self.is_doomed(*earlier) || mutant(Mutant::DoomedFollowed))
             .filter(|_| !mutant(Mutant::EarlierAttemptIgnored));
         let one_phase = (one_phase && self.config.one_phase).then_some(request_id);
+        let preparing =
+            |via| Preparing { origin, peers, one_phase, voting, vias: vec![via], doomed: None };
         match self.branches.remove(&id) {
             None => {
                 if self.is_passed(id) {
@@ -45,6 +53,9 @@ impl<W> Participant<W> {
                 }
                 if work.is_none() {
                     mark(Mark::PrepareWithoutWork);
+                    if let Some(at) = self.force_no(id) {
+                        self.remember(id, Ending::Aborted, Some(at));
+                    }
                     let vote = no("no work of this transaction is here: the participant has \
                                    restarted, or has given it up");
                     return self.vote(vec![via], id, vote, Bytes::new());
@@ -54,11 +65,11 @@ impl<W> Participant<W> {
                     let reason = "the participant is stopping and takes no new work".to_owned();
                     return self.respond_refused(via, id, reason);
                 }
-                self.start_preparing(id, work, peers, origin, one_phase, via);
+                self.start_preparing(id, work, preparing(via));
             }
             Some(Branch::Session { .. }) => {
                 self.out.timer(TimerKey::Transaction(id), None);
-                self.start_preparing(id, None, peers, origin, one_phase, via);
+                self.start_preparing(id, None, preparing(via));
             }
             Some(Branch::Preparing(mut preparing)) => {
                 mark(Mark::PrepareJoins);
@@ -79,8 +90,25 @@ impl<W> Participant<W> {
                 self.branches.insert(id, Branch::Prepared(in_doubt));
                 self.vote(vec![via], id, Vote::Prepared, result);
             }
+            Some(branch @ Branch::Voted(_)) => {
+                self.branches.insert(id, branch);
+                self.vote_again(id, via);
+            }
+            Some(branch @ Branch::Decided(_)) => {
+                mark(Mark::PrepareOfEnded);
+                self.branches.insert(id, branch);
+                let vote = match self.asked(id) {
+                    Inquired::Commit => Vote::Prepared,
+                    _ => no("the transaction is aborted"),
+                };
+                self.vote(vec![via], id, vote, Bytes::new());
+            }
             Some(Branch::Committing(mut finishing)) => {
                 match &finishing.before {
+                    Before::Voted(told) => {
+                        let result = told.record.result.clone();
+                        self.vote(vec![via], id, Vote::Prepared, result);
+                    }
                     Before::OnePhase { .. } => finishing.vias.push(via),
                     // Repeated on the way, long after the vote was counted: the same vote again, which
                     // nobody counts twice. A refusal would look like one of the commit.
@@ -102,6 +130,7 @@ impl<W> Participant<W> {
             Some(branch @ Branch::Aborting(_)) => {
                 mark(Mark::PrepareOfEnded);
                 self.branches.insert(id, branch);
+                self.last_of_no(id);
                 self.vote(vec![via], id, no("the branch was given up"), Bytes::new());
             }
             Some(branch @ Branch::Finished { ending, .. }) => {
@@ -109,6 +138,7 @@ impl<W> Participant<W> {
                 self.branches.insert(id, branch);
                 match ending {
                     Ending::Aborted => {
+                        self.last_of_no(id);
                         self.vote(vec![via], id, no("the branch was given up"), Bytes::new());
                     }
                     Ending::ReadOnly => self.vote(vec![via], id, Vote::ReadOnly, Bytes::new()),
@@ -117,6 +147,13 @@ impl<W> Participant<W> {
                     }
                 }
             }
+        }
+    }
+
+    /// A voting site that has aborted by itself says no when that is on its disk.
+    fn last_of_no(&mut self, id: TransactionId) {
+        if is_three_phase(id) {
+            self.asked(id);
         }
     }
 
@@ -172,17 +209,9 @@ impl<W> Participant<W> {
         }
     }
 
-    fn start_preparing(
-        &mut self,
-        id: TransactionId,
-        work: Option<Bytes>,
-        peers: Vec<(ParticipantName, String)>,
-        origin: Origin,
-        one_phase: Option<Option<crate::id::RequestId>>,
-        via: Via<W>,
-    ) {
-        let only_branch = peers.is_empty();
-        if let Some(Some(request)) = &one_phase {
+    fn start_preparing(&mut self, id: TransactionId, work: Option<Bytes>, preparing: Preparing<W>) {
+        let only_branch = preparing.peers.is_empty();
+        if let Some(Some(request)) = &preparing.one_phase {
             let doomed = self.requests.get(request).is_some_and(|holder| self.is_doomed(*holder));
             if doomed {
                 mark(Mark::DoomedReplaced);
@@ -190,12 +219,20 @@ impl<W> Participant<W> {
             }
             self.requests.entry(request.clone()).or_insert(id);
         }
-        let preparing = Preparing { origin, peers, one_phase, vias: vec![via], doomed: None };
         self.branches.insert(id, Branch::Preparing(preparing));
         self.call(id, ResourceCall::Prepare { work, only_branch });
     }
 
-    pub(super) fn commit(&mut self, id: TransactionId, incarnation: Incarnation, via: Via<W>) {
+    pub(super) fn commit(
+        &mut self,
+        now: Now,
+        id: TransactionId,
+        incarnation: Incarnation,
+        via: Via<W>,
+    ) {
+        let Err(via) = self.commit_as_site(now, id, via) else {
+            return;
+        };
         match self.branches.remove(&id) {
             // Forgotten, because everybody knew; or lost.
             None if incarnation == self.incarnation || mutant(Mutant::LostBranchAcknowledged) => {
@@ -216,8 +253,9 @@ impl<W> Participant<W> {
                 mark(Mark::CommitOfPrepared);
                 self.out.timer(TimerKey::Transaction(id), None);
                 let before = Before::Prepared(in_doubt.record);
+                let (vias, leaders) = (vec![via], Vec::new());
                 let finishing =
-                    Finishing { vias: vec![via], attempts: 0, at_work: true, before, at: None };
+                    Finishing { vias, leaders, attempts: 0, at_work: true, before, at: None };
                 self.branches.insert(id, Branch::Committing(finishing));
                 self.call(id, ResourceCall::Commit);
             }
@@ -268,7 +306,10 @@ impl<W> Participant<W> {
         self.respond_refused(via, id, reason);
     }
 
-    pub(super) fn abort(&mut self, id: TransactionId, via: Via<W>) {
+    pub(super) fn abort(&mut self, now: Now, id: TransactionId, via: Via<W>) {
+        if is_three_phase(id) {
+            return self.abort_as_site(now, id, via);
+        }
         match self.branches.remove(&id) {
             None => {
                 mark(Mark::AbortOfUnknown);
@@ -346,8 +387,8 @@ impl<W> Participant<W> {
         at: Option<crate::step::Position>,
     ) {
         self.out.timer(TimerKey::Transaction(id), None);
-        let vias = via.into_iter().collect();
-        let finishing = Finishing { vias, attempts: 0, at_work: true, before, at };
+        let (vias, leaders) = (via.into_iter().collect(), Vec::new());
+        let finishing = Finishing { vias, leaders, attempts: 0, at_work: true, before, at };
         self.branches.insert(id, Branch::Aborting(finishing));
         self.call(id, ResourceCall::Abort);
     }
@@ -358,6 +399,9 @@ impl<W> Participant<W> {
     }
 
     pub(super) fn forget(&mut self, id: TransactionId) {
+        if is_three_phase(id) {
+            return self.permitted(id);
+        }
         if let Some(Branch::OnePhase { at, .. }) = self.branches.get(&id) {
             mark(Mark::Forgotten);
             let at = *at;
@@ -377,7 +421,7 @@ impl<W> Participant<W> {
     }
 
     /// True when the id is of the latest epoch that was seen of its slot.
-    pub(super) fn is_current(&self, id: TransactionId) -> bool {
+    pub(crate) fn is_current(&self, id: TransactionId) -> bool {
         self.slots.get(&id.slot()).is_none_or(|seen| id.epoch() >= seen.epoch)
     }
 
@@ -400,7 +444,7 @@ impl<W> Participant<W> {
         }
     }
 
-    pub(super) fn note(&mut self, event: super::Event) {
+    pub(crate) fn note(&mut self, event: super::Event) {
         self.out.act(Action::Note(event));
     }
 }

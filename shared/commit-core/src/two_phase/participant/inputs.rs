@@ -3,9 +3,10 @@
 use bytes::Bytes;
 
 use crate::id::{Epoch, Incarnation, ParticipantName, Sequence, Slot, TransactionId};
-use crate::message::{FromParticipant, Inquired, Prepare};
+use crate::message::{FromParticipant, FromSite, Inquired, Prepare, ToSite};
 use crate::record::Change;
 use crate::step::Time;
+use crate::three_phase::{Ballot, SiteName};
 
 /// Who speaks for a transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -123,6 +124,23 @@ pub enum Input<W> {
         /// Is told [`Action::AnswerPeer`].
         waiter: W,
     },
+    /// Whoever leads a three-phase transaction wants something: its coordinator, over its link, or another
+    /// voting site, by a call.
+    Led {
+        /// Who leads.
+        from: SiteName,
+        /// What is wanted.
+        message: ToSite,
+        /// Is told [`Action::Report`], once.
+        via: Via<W>,
+    },
+    /// The answer of a voting site to [`Action::Lead`].
+    Reported {
+        /// Who answers.
+        from: SiteName,
+        /// What it says.
+        message: FromSite,
+    },
     /// The resource has done what it was asked to.
     Resource {
         /// Which transaction.
@@ -221,6 +239,22 @@ pub enum Action<W> {
         /// What became of it.
         outcome: Inquired,
     },
+    /// Tell a voting site of a three-phase transaction what to do. Its answer is [`Input::Reported`].
+    Lead {
+        /// Which one.
+        to: SiteName,
+        /// Where it was last heard of.
+        endpoint: String,
+        /// What.
+        message: ToSite,
+    },
+    /// Answer whoever leads: over the link of the coordinator of the transaction's slot, or a call.
+    Report {
+        /// Through what.
+        via: Via<W>,
+        /// The answer.
+        message: FromSite,
+    },
     /// Whether work may be done in a session.
     AnswerTouch {
         /// Through what.
@@ -244,6 +278,8 @@ pub enum ResourceCall {
     },
     /// The running `Prepare` will be aborted. No result.
     Cancel,
+    /// Three-phase commit: everybody has voted prepared. No result; the next call is made after it.
+    PreCommit,
     /// Commit.
     Commit,
     /// Abort.
@@ -298,6 +334,20 @@ pub enum Event {
         /// For people.
         waiting_for: String,
     },
+    /// Three-phase commit: nobody has ended the transaction in time, and this site leads an election.
+    Elects {
+        /// Which transaction.
+        id: TransactionId,
+        /// Its ballot.
+        ballot: Ballot,
+    },
+    /// Three-phase commit: this site has led the transaction to its decision.
+    Terminated {
+        /// Which transaction.
+        id: TransactionId,
+        /// Or aborted.
+        committed: bool,
+    },
     /// The resource could not do what it must; it will be asked again.
     ResourceFailed {
         /// Which transaction.
@@ -335,4 +385,16 @@ pub enum Alarm {
     /// A coordinator broke the protocol.
     #[error("told to abort a branch that is committed")]
     AbortOfCommitted,
+    /// Data loss.
+    #[error(
+        "asked about a transaction that another log of this participant took part in: it may have voted, so nothing is \
+            concluded from its absence; restore that log's folder"
+    )]
+    LedUnderAnotherLog,
+    /// A leader broke the protocol.
+    #[error("told to pre-commit a branch that has not voted")]
+    PreCommitOfUnvoted,
+    /// A site broke the protocol.
+    #[error("a voting site says that the transaction ended in the other way")]
+    SitesDiffer,
 }

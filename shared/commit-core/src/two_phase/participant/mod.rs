@@ -8,10 +8,11 @@
 //! its coordinator has promised not to ask about it again. And a silent coordinator is never taken
 //! for an abort: a branch in doubt asks, first the coordinator and then its peers, and waits.
 
-mod branch;
+pub(crate) mod branch;
 mod canonical;
 mod commands;
 mod inputs;
+mod results;
 mod termination;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,9 +27,12 @@ use crate::id::{Epoch, Incarnation, Protocol, RequestId, Sequence, Slot, Transac
 use crate::marks::{Mark, mark};
 use crate::message::{FromParticipant, Vote};
 use crate::mutants::{Mutant, mutant};
-use crate::record::{Change, OnePhaseCommit, ParticipantEntry, ParticipantRecord, PreparedBranch};
+use crate::record::{Change, ParticipantEntry, ParticipantRecord};
 use crate::step::{Now, Position, Step, Steps, TimerKey};
-use branch::{Before, Branch, Doomed, Finishing, InDoubt, Preparing};
+use crate::three_phase::SiteView;
+use crate::three_phase::decided::Decided;
+use crate::three_phase::participant::Voted;
+use branch::{Before, Branch, Doomed, Finishing, InDoubt};
 
 /// How long to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,33 +63,36 @@ impl Default for Config {
 
 type Out<W> = Steps<ParticipantEntry, Action<W>>;
 
+/// Those whose coordinators say how far they have come.
+const PROTOCOLS: [Protocol; 2] = [Protocol::TwoPhase, Protocol::ThreePhase];
+
 /// The branches of one resource. `W` is whatever the driver answers a caller through.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Participant<W> {
-    incarnation: Incarnation,
-    config: Config,
-    branches: BTreeMap<TransactionId, Branch<W>>,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) config: Config,
+    pub(crate) branches: BTreeMap<TransactionId, Branch<W>>,
     /// Those of `branches` that are finished: they go when their coordinator has passed them.
     finished: BTreeSet<TransactionId>,
     /// Where the last end of those that went before is in the log: whatever speaks of one of them waits for it.
-    forgotten_at: Position,
+    pub(crate) forgotten_at: Position,
     /// One-phase commits, at work or done, by the client's name for them: a request is done once.
     requests: BTreeMap<RequestId, TransactionId>,
     /// Who follows an attempt that is at work.
     followers: BTreeMap<TransactionId, Vec<TransactionId>>,
-    slots: BTreeMap<Slot, SlotSeen>,
+    pub(crate) slots: BTreeMap<Slot, SlotSeen>,
     stopping: bool,
     jitter: u64,
-    out: Out<W>,
+    pub(crate) out: Out<W>,
 }
 
 /// What is known of a slot's coordinator.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct SlotSeen {
-    epoch: Epoch,
-    lowest_live: Sequence,
+pub(crate) struct SlotSeen {
+    pub(crate) epoch: Epoch,
+    pub(crate) lowest_live: Sequence,
     /// Where it answers; empty when only the log remembers it.
-    endpoint: String,
+    pub(crate) endpoint: String,
 }
 
 /// A branch that this participant cannot end by itself, for people.
@@ -99,6 +106,8 @@ pub struct OpenBranch {
     pub since_ms: u64,
     /// What it waits for.
     pub waiting_for: String,
+    /// Three-phase commit: where it stands as a voting site, until it knows the decision.
+    pub site: Option<SiteView>,
 }
 
 impl<W> Participant<W> {
@@ -143,6 +152,14 @@ impl<W> Participant<W> {
                 }
                 self.branches.insert(commit.id, Branch::OnePhase { commit, at });
             }
+            ParticipantRecord::Voted(record) => {
+                let voted = Voted::restored(record);
+                self.branches.insert(voted.record.id, Branch::Voted(Box::new(voted)));
+            }
+            ParticipantRecord::Decided(record) => {
+                let decided = Decided::restored(record);
+                self.branches.insert(decided.record.id, Branch::Decided(Box::new(decided)));
+            }
             ParticipantRecord::Forgotten { id } => {
                 self.release_request(id);
                 self.branches.remove(&id);
@@ -180,6 +197,14 @@ impl<W> Participant<W> {
                 one_phase: None,
                 since_ms: in_doubt.record.since_ms,
                 waiting_for: in_doubt.waiting_for.clone(),
+                site: None,
+            }),
+            Branch::Voted(voted) => Some(OpenBranch {
+                id: *id,
+                one_phase: None,
+                since_ms: voted.record.since_ms,
+                waiting_for: voted.waiting_for.clone(),
+                site: Some(voted.view()),
             }),
             Branch::Committing(Finishing { before: Before::Prepared(record), .. })
             | Branch::Aborting(Finishing { before: Before::Prepared(record), .. }) => {
@@ -188,13 +213,23 @@ impl<W> Participant<W> {
                     one_phase: None,
                     since_ms: record.since_ms,
                     waiting_for: "the resource, which is finishing it".to_owned(),
+                    site: None,
                 })
             }
+            Branch::Committing(Finishing { before: Before::Voted(told), .. })
+            | Branch::Aborting(Finishing { before: Before::Voted(told), .. }) => Some(OpenBranch {
+                id: *id,
+                one_phase: None,
+                since_ms: told.record.since_ms,
+                waiting_for: "the resource, which is finishing it".to_owned(),
+                site: None,
+            }),
             Branch::OnePhase { commit, .. } => Some(OpenBranch {
                 id: *id,
                 one_phase: Some(commit.request_id.clone()),
                 since_ms: commit.since_ms,
                 waiting_for: "the coordinator, to have it in its log".to_owned(),
+                site: None,
             }),
             _ => None,
         })
@@ -219,9 +254,20 @@ impl<W> Participant<W> {
     pub fn resume(&mut self, now: Now) -> Step<ParticipantEntry, Action<W>> {
         let ids: Vec<_> = self.branches.keys().copied().collect();
         for id in ids {
-            if matches!(self.branches.get(&id), Some(Branch::Prepared(_))) {
-                mark(Mark::RestoredInDoubt);
-                self.out.timer(TimerKey::Transaction(id), Some(now.at));
+            match self.branches.get(&id) {
+                Some(Branch::Prepared(_)) => {
+                    mark(Mark::RestoredInDoubt);
+                    self.out.timer(TimerKey::Transaction(id), Some(now.at));
+                }
+                Some(Branch::Voted(_)) => {
+                    mark(Mark::ThreeRestoredVoted);
+                    self.out.timer(TimerKey::Transaction(id), Some(now.at));
+                }
+                Some(Branch::Decided(_)) => {
+                    mark(Mark::ThreeRestoredDecided);
+                    self.arm_delivery(now, id);
+                }
+                _ => {}
             }
         }
         self.out.take()
@@ -239,12 +285,12 @@ impl<W> Participant<W> {
             }
             Input::Commit { id, incarnation, origin, via } => {
                 match self.admit(id, &origin, false) {
-                    Ok(()) => self.commit(id, incarnation, via),
+                    Ok(()) => self.commit(now, id, incarnation, via),
                     Err(reason) => self.respond_refused(via, id, reason),
                 }
             }
             Input::Abort { id, origin, via } => match self.admit(id, &origin, false) {
-                Ok(()) => self.abort(id, via),
+                Ok(()) => self.abort(now, id, via),
                 Err(reason) => self.respond_refused(via, id, reason),
             },
             Input::Forget { id, origin } => {
@@ -276,6 +322,8 @@ impl<W> Participant<W> {
             Input::Answer { id, outcome } => self.answered(now, id, outcome),
             Input::PeerAnswer { id, peer, outcome } => self.peer_answered(id, &peer, outcome),
             Input::PeerAsks { id, waiter } => self.peer_asks(id, waiter),
+            Input::Led { from, message, via } => self.led(now, &from, message, via),
+            Input::Reported { from, message } => self.site_reported(now, &from, message),
             Input::Resource { id, result } => self.resource_result(now, id, result),
             Input::ResourceHolds { ids } => self.resource_holds(&ids),
             Input::Stopping => self.stopping = true,
@@ -359,18 +407,20 @@ impl<W> Participant<W> {
     /// A new epoch has begun: nobody will ask for the votes of earlier ones any more, so what has not
     /// voted gives its locks back now and not when its time is over.
     fn end_unvoted(&mut self, slot: Slot, epoch: Epoch) {
-        let first = TransactionId::new(slot, Protocol::TwoPhase, Epoch(0), Sequence(0));
-        let next = TransactionId::new(slot, Protocol::TwoPhase, epoch, Sequence(0));
         let mut sessions = Vec::new();
         let mut running = Vec::new();
-        for (id, branch) in self.branches.range_mut(first..next) {
-            match branch {
-                Branch::Session { .. } => sessions.push(*id),
-                Branch::Preparing(preparing) if preparing.doomed.is_none() => {
-                    preparing.doomed = Some(Doomed { vias: Vec::new(), at: None });
-                    running.push(*id);
+        for protocol in PROTOCOLS {
+            let first = TransactionId::new(slot, protocol, Epoch(0), Sequence(0));
+            let next = TransactionId::new(slot, protocol, epoch, Sequence(0));
+            for (id, branch) in self.branches.range_mut(first..next) {
+                match branch {
+                    Branch::Session { .. } => sessions.push(*id),
+                    Branch::Preparing(preparing) if preparing.doomed.is_none() => {
+                        preparing.doomed = Some(Doomed { vias: Vec::new(), at: None });
+                        running.push(*id);
+                    }
+                    _ => {}
                 }
-                _ => {}
             }
         }
         for id in sessions {
@@ -389,11 +439,14 @@ impl<W> Participant<W> {
         let Some(seen) = self.slots.get(&slot) else {
             return Vec::new();
         };
-        let first = TransactionId::new(slot, Protocol::TwoPhase, Epoch(0), Sequence(0));
-        let passed = TransactionId::new(slot, Protocol::TwoPhase, seen.epoch, seen.lowest_live);
-        let mut gone: Vec<_> = self.finished.range(first..passed).copied().collect();
+        let mut gone = Vec::new();
+        for protocol in PROTOCOLS {
+            let first = TransactionId::new(slot, protocol, Epoch(0), Sequence(0));
+            let passed = TransactionId::new(slot, protocol, seen.epoch, seen.lowest_live);
+            gone.extend(self.finished.range(first..passed));
+        }
         if mutant(Mutant::FinishedForgotten) {
-            gone = self.finished.range(first..).copied().collect();
+            gone = self.finished.iter().copied().collect();
         }
         gone.retain(|id| {
             mark(Mark::FinishedForgotten);
@@ -413,217 +466,17 @@ impl<W> Participant<W> {
     }
 
     /// True when the coordinator has promised not to ask for this transaction any more.
-    fn is_passed(&self, id: TransactionId) -> bool {
+    pub(crate) fn is_passed(&self, id: TransactionId) -> bool {
         self.slots
             .get(&id.slot())
             .is_some_and(|seen| id.epoch() == seen.epoch && id.sequence() < seen.lowest_live)
             && !mutant(Mutant::FloorNotChecked)
     }
 
-    // ---- the resource's answers -----------------------------------------------------------------
-
-    fn resource_result(&mut self, now: Now, id: TransactionId, result: ResourceResult) {
-        match self.branches.remove(&id) {
-            Some(Branch::Preparing(preparing)) => self.was_prepared(now, id, preparing, result),
-            Some(Branch::Committing(finishing)) => self.was_committed(now, id, finishing, result),
-            Some(Branch::Aborting(finishing)) => self.was_aborted(now, id, finishing, result),
-            Some(other) => {
-                self.branches.insert(id, other);
-            }
-            None => {}
-        }
-    }
-
-    fn was_prepared(
-        &mut self,
-        now: Now,
-        id: TransactionId,
-        preparing: Preparing<W>,
-        result: ResourceResult,
-    ) {
-        let Preparing { origin, peers, one_phase, vias, doomed } = preparing;
-        let doomed = doomed.filter(|_| !mutant(Mutant::DoomedVotesPrepared));
-        let durable_abort = doomed.as_ref().and_then(|doomed| doomed.at);
-        let commits = matches!(&result, ResourceResult::Prepared { .. }) && doomed.is_none();
-        if let Some(Some(request)) = &one_phase
-            && !commits
-            && self.requests.get(request) == Some(&id)
-        {
-            self.requests.remove(request);
-        }
-        match result {
-            ResourceResult::Prepared { result, changes } => {
-                if let Some(Doomed { vias: told, at }) = doomed {
-                    mark(Mark::DoomedPrepared);
-                    self.vote(vias, id, no("aborted while it was being prepared"), Bytes::new());
-                    // What the resource wanted written is not: the branch never became prepared.
-                    let finishing = Finishing {
-                        vias: told,
-                        attempts: 0,
-                        at_work: true,
-                        before: Before::Unprepared,
-                        at,
-                    };
-                    self.branches.insert(id, Branch::Aborting(finishing));
-                    return self.call(id, ResourceCall::Abort);
-                }
-                if let Some(request_id) = one_phase {
-                    let before = Before::OnePhase { request_id, result, changes };
-                    let finishing =
-                        Finishing { vias, attempts: 0, at_work: true, before, at: None };
-                    self.branches.insert(id, Branch::Committing(finishing));
-                    return self.call(id, ResourceCall::Commit);
-                }
-                mark(Mark::Prepared);
-                let record = PreparedBranch {
-                    id,
-                    coordinator_incarnation: origin.incarnation,
-                    coordinator_endpoint: origin.endpoint,
-                    peers: if mutant(Mutant::PeersNotRecorded) { Vec::new() } else { peers },
-                    result: result.clone(),
-                    since_ms: now.wall_ms,
-                };
-                let at = self.force(ParticipantRecord::Prepared(record.clone()), changes);
-                if mutant(Mutant::VoteBeforeDurable) {
-                    self.out.ungate();
-                }
-                self.vote(vias, id, Vote::Prepared, result);
-                self.out.act(Action::Note(Event::Prepared { id }));
-                let waiting_for = "the coordinator's decision".to_owned();
-                let in_doubt = InDoubt { record, at, inquiries: 0, unanswered: 0, waiting_for };
-                self.branches.insert(id, Branch::Prepared(in_doubt));
-                self.arm_inquiry(now, id, 0);
-            }
-            // A peer may have been promised that this branch does not let the transaction commit.
-            ResourceResult::ReadOnly { .. }
-                if doomed.is_some() && !mutant(Mutant::DoomedVotesReadOnly) =>
-            {
-                mark(Mark::DoomedReadOnly);
-                self.vote(vias, id, no("aborted while it was being prepared"), Bytes::new());
-                self.finish(id, Ending::Aborted, durable_abort, false);
-                self.respond_aborted(doomed, id);
-            }
-            ResourceResult::ReadOnly { result } => {
-                mark(Mark::ReadOnly);
-                self.vote(vias, id, Vote::ReadOnly, result);
-                self.finish(id, Ending::ReadOnly, None, false);
-            }
-            ResourceResult::No { reason } | ResourceResult::Failed { reason } => {
-                self.vote(vias, id, no(&reason), Bytes::new());
-                self.finish(id, Ending::Aborted, durable_abort, false);
-                self.respond_aborted(doomed, id);
-            }
-            ResourceResult::Done { .. } | ResourceResult::Unknown => {
-                unreachable!("the driver answers a prepare with a vote")
-            }
-        }
-    }
-
-    fn was_committed(
-        &mut self,
-        now: Now,
-        id: TransactionId,
-        mut finishing: Finishing<W>,
-        result: ResourceResult,
-    ) {
-        let changes = match result {
-            ResourceResult::Done { changes } => changes,
-            ResourceResult::Unknown => {
-                mark(Mark::ResourceLost);
-                self.alarm(id, Alarm::ResourceLostBranch);
-                finishing.attempts = finishing.attempts.saturating_add(1);
-                return self.try_again(now, id, Branch::Committing(finishing));
-            }
-            ResourceResult::Failed { reason } => {
-                mark(Mark::ResourceFailed);
-                self.out.act(Action::Note(Event::ResourceFailed { id, reason }));
-                finishing.attempts = finishing.attempts.saturating_add(1);
-                return self.try_again(now, id, Branch::Committing(finishing));
-            }
-            _ => unreachable!("the driver answers a commit with an end"),
-        };
-        match finishing.before {
-            Before::OnePhase { request_id, result, changes: mut all } => {
-                if !mutant(Mutant::OnePhaseWritesLost) {
-                    all.extend(changes);
-                }
-                if let Some(request) = &request_id {
-                    self.requests.insert(request.clone(), id);
-                }
-                mark(Mark::OnePhaseCommit);
-                let commit = OnePhaseCommit {
-                    id,
-                    request_id,
-                    result: result.clone(),
-                    since_ms: now.wall_ms,
-                };
-                let at = self.force(ParticipantRecord::OnePhase(commit.clone()), all);
-                self.vote(finishing.vias, id, Vote::Committed { earlier: None }, result);
-                self.branches.insert(id, Branch::OnePhase { commit, at });
-                self.answer_followers(id);
-                self.ended(id, Ending::Committed, false);
-            }
-            Before::Prepared(_) | Before::Unprepared => {
-                let at = self.force(ParticipantRecord::Finished { id, committed: true }, changes);
-                if mutant(Mutant::AckBeforeDurable) {
-                    self.out.ungate();
-                }
-                for via in finishing.vias {
-                    self.respond(via, FromParticipant::Committed { id });
-                }
-                self.finish(id, Ending::Committed, Some(at), true);
-            }
-        }
-    }
-
-    fn was_aborted(
-        &mut self,
-        now: Now,
-        id: TransactionId,
-        mut finishing: Finishing<W>,
-        result: ResourceResult,
-    ) {
-        let changes = match result {
-            ResourceResult::Done { changes } => changes,
-            ResourceResult::Unknown => Vec::new(),
-            ResourceResult::Failed { reason } => {
-                mark(Mark::ResourceFailed);
-                self.out.act(Action::Note(Event::ResourceFailed { id, reason }));
-                finishing.attempts = finishing.attempts.saturating_add(1);
-                return self.try_again(now, id, Branch::Aborting(finishing));
-            }
-            _ => unreachable!("the driver answers an abort with an end"),
-        };
-        let was_prepared = matches!(finishing.before, Before::Prepared(_));
-        let mut at = finishing.at;
-        if was_prepared || !changes.is_empty() {
-            let record = ParticipantRecord::Finished { id, committed: false };
-            self.out.lazily(ParticipantEntry { record, changes });
-            at = at.or(Some(self.out.position()));
-        }
-        for via in finishing.vias {
-            self.respond(via, FromParticipant::Aborted { id });
-        }
-        self.finish(id, Ending::Aborted, at, was_prepared);
-    }
-
-    fn try_again(&mut self, now: Now, id: TransactionId, mut branch: Branch<W>) {
-        let attempts = match &mut branch {
-            Branch::Committing(finishing) | Branch::Aborting(finishing) => {
-                finishing.at_work = false;
-                finishing.attempts
-            }
-            _ => 0,
-        };
-        self.branches.insert(id, branch);
-        let wait = self.backoff(self.config.retry_after_us, attempts);
-        self.out.timer(TimerKey::Transaction(id), Some(now.at.plus(wait)));
-    }
-
     // ---- small things ---------------------------------------------------------------------------
 
     /// Remembers the end of a branch, and has the resource release it.
-    fn finish(
+    pub(crate) fn finish(
         &mut self,
         id: TransactionId,
         ending: Ending,
@@ -635,22 +488,22 @@ impl<W> Participant<W> {
         self.ended(id, ending, was_prepared);
     }
 
-    fn remember(&mut self, id: TransactionId, ending: Ending, at: Option<Position>) {
+    pub(crate) fn remember(&mut self, id: TransactionId, ending: Ending, at: Option<Position>) {
         self.branches.insert(id, Branch::Finished { ending, at });
         self.finished.insert(id);
     }
 
-    fn ended(&mut self, id: TransactionId, ending: Ending, was_prepared: bool) {
+    pub(crate) fn ended(&mut self, id: TransactionId, ending: Ending, was_prepared: bool) {
         self.out.timer(TimerKey::Transaction(id), None);
         self.call(id, ResourceCall::Finished(ending));
         self.out.act(Action::Note(Event::Ended { id, ending, was_prepared }));
     }
 
-    fn call(&mut self, id: TransactionId, call: ResourceCall) {
+    pub(crate) fn call(&mut self, id: TransactionId, call: ResourceCall) {
         self.out.act(Action::Resource { id, call });
     }
 
-    fn vote(&mut self, vias: Vec<Via<W>>, id: TransactionId, vote: Vote, result: Bytes) {
+    pub(crate) fn vote(&mut self, vias: Vec<Via<W>>, id: TransactionId, vote: Vote, result: Bytes) {
         let incarnation = self.incarnation;
         for via in vias {
             let (vote, result) = (vote.clone(), result.clone());
@@ -658,12 +511,12 @@ impl<W> Participant<W> {
         }
     }
 
-    fn respond(&mut self, via: Via<W>, message: FromParticipant) {
+    pub(crate) fn respond(&mut self, via: Via<W>, message: FromParticipant) {
         let slot = message.id().slot();
         self.out.act(Action::Respond { via, slot, message });
     }
 
-    fn respond_refused(&mut self, via: Via<W>, id: TransactionId, reason: String) {
+    pub(crate) fn respond_refused(&mut self, via: Via<W>, id: TransactionId, reason: String) {
         self.respond(via, FromParticipant::Refused { id, reason });
     }
 
@@ -673,19 +526,19 @@ impl<W> Participant<W> {
         }
     }
 
-    fn alarm(&mut self, id: TransactionId, alarm: Alarm) {
+    pub(crate) fn alarm(&mut self, id: TransactionId, alarm: Alarm) {
         self.out.act(Action::Note(Event::Alarm { id, alarm }));
     }
 
-    fn force(&mut self, record: ParticipantRecord, changes: Vec<Change>) -> Position {
+    pub(crate) fn force(&mut self, record: ParticipantRecord, changes: Vec<Change>) -> Position {
         self.out.force(ParticipantEntry { record, changes })
     }
 
-    fn record_lazily(&mut self, record: ParticipantRecord) {
+    pub(crate) fn record_lazily(&mut self, record: ParticipantRecord) {
         self.out.lazily(ParticipantEntry { record, changes: Vec::new() });
     }
 
-    fn backoff(&mut self, base: u64, attempts: u32) -> u64 {
+    pub(crate) fn backoff(&mut self, base: u64, attempts: u32) -> u64 {
         let longest = self.config.inquire_after_us_max.max(base);
         let wait = base.max(1).saturating_mul(1 << attempts.min(20)).min(longest);
         wait + crate::jitter::draw(&mut self.jitter) % (wait / 4 + 1)

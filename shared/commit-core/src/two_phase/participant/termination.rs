@@ -28,6 +28,8 @@ impl<W> Participant<W> {
                 self.adopt(id, Inquired::Abort);
             }
             Some(Branch::Prepared(_)) => self.inquire(now, id),
+            Some(Branch::Voted(_)) => self.voted_timer(now, id),
+            Some(Branch::Decided(_)) => self.decided_timer(now, id),
             // A timer that had run out before the decision came finds the resource at work.
             Some(Branch::Committing(finishing)) if !finishing.at_work => {
                 finishing.at_work = true;
@@ -81,12 +83,18 @@ impl<W> Participant<W> {
     /// A session with the slot's coordinator has begun: all questions are asked at once.
     pub(super) fn inquire_all(&mut self, slot: Slot) {
         let mut asked = Vec::new();
+        let mut sites = Vec::new();
         for (id, branch) in &self.branches {
-            if let Branch::Prepared(in_doubt) = branch
-                && id.slot() == slot
-            {
-                asked.push((*id, in_doubt.record.coordinator_incarnation));
+            match branch {
+                Branch::Prepared(in_doubt) if id.slot() == slot => {
+                    asked.push((*id, in_doubt.record.coordinator_incarnation));
+                }
+                Branch::Voted(_) if id.slot() == slot => sites.push(*id),
+                _ => {}
             }
+        }
+        for id in sites {
+            self.ask_coordinator(id);
         }
         let endpoint = self.slots.get(&slot).map(|seen| seen.endpoint.clone()).unwrap_or_default();
         for (id, incarnation) in asked {
@@ -97,12 +105,15 @@ impl<W> Participant<W> {
         }
     }
 
-    pub(super) fn arm_inquiry(&mut self, now: Now, id: TransactionId, attempts: u32) {
+    pub(crate) fn arm_inquiry(&mut self, now: Now, id: TransactionId, attempts: u32) {
         let wait = self.backoff(self.config.inquire_after_us, attempts);
         self.out.timer(TimerKey::Transaction(id), Some(now.at.plus(wait)));
     }
 
     pub(super) fn answered(&mut self, now: Now, id: TransactionId, outcome: Inquired) {
+        if let Some(Branch::Voted(_)) = self.branches.get(&id) {
+            return self.answered_site(now, id, outcome);
+        }
         let Some(Branch::Prepared(in_doubt)) = self.branches.get_mut(&id) else {
             return mark(Mark::AnsweredLate);
         };
@@ -155,8 +166,9 @@ impl<W> Participant<W> {
         self.out.timer(TimerKey::Transaction(id), None);
         let before = Before::Prepared(in_doubt.record);
         if outcome == Inquired::Commit {
+            let (vias, leaders) = (Vec::new(), Vec::new());
             let finishing =
-                super::Finishing { vias: Vec::new(), attempts: 0, at_work: true, before, at: None };
+                super::Finishing { vias, leaders, attempts: 0, at_work: true, before, at: None };
             self.branches.insert(id, Branch::Committing(finishing));
             self.call(id, super::ResourceCall::Commit);
         } else {
@@ -194,7 +206,13 @@ impl<W> Participant<W> {
     /// A peer asks. Whoever has not voted can still make the answer "abort", and does, durably: the
     /// peer will rely on it.
     pub(super) fn peer_asks(&mut self, id: TransactionId, waiter: W) {
-        let outcome = match self.branches.remove(&id) {
+        let outcome = self.asked(id);
+        self.out.act(Action::AnswerPeer { to: waiter, outcome });
+    }
+
+    /// What this branch can say, and will stand by.
+    pub(crate) fn asked(&mut self, id: TransactionId) -> Inquired {
+        match self.branches.remove(&id) {
             None => {
                 mark(Mark::PeerAsksUnknown);
                 if mutant(Mutant::UnknownPeerAborts) {
@@ -246,14 +264,14 @@ impl<W> Participant<W> {
             Some(Branch::Committing(finishing)) => {
                 mark(Mark::PeerAsksCommitted);
                 // The coordinator (or a peer) has said so: it is a fact already.
-                let known = matches!(finishing.before, Before::Prepared(_));
+                let known = matches!(finishing.before, Before::Prepared(_) | Before::Voted(_));
                 self.branches.insert(id, Branch::Committing(finishing));
                 if known { Inquired::Commit } else { Inquired::NoInformation }
             }
             Some(Branch::Aborting(mut finishing)) => {
                 mark(Mark::PeerAsksAborted);
                 // A prepared branch was told; another one relies on our own word, which must last.
-                if !matches!(finishing.before, Before::Prepared(_)) {
+                if !matches!(finishing.before, Before::Prepared(_) | Before::Voted(_)) {
                     let at = match finishing.at {
                         Some(at) => {
                             self.out.speaks_of(at);
@@ -269,6 +287,17 @@ impl<W> Participant<W> {
             Some(branch @ (Branch::OnePhase { .. } | Branch::Following { .. })) => {
                 self.branches.insert(id, branch);
                 Inquired::NoInformation
+            }
+            // Its leader asks in another way.
+            Some(branch @ Branch::Voted(_)) => {
+                self.branches.insert(id, branch);
+                Inquired::NoInformation
+            }
+            Some(Branch::Decided(decided)) => {
+                self.out.speaks_of(decided.at);
+                let committed = decided.record.committed;
+                self.branches.insert(id, Branch::Decided(decided));
+                if committed { Inquired::Commit } else { Inquired::Abort }
             }
             Some(Branch::Finished { ending, at }) => match ending {
                 Ending::Committed => {
@@ -292,19 +321,16 @@ impl<W> Participant<W> {
                 Ending::ReadOnly => {
                     mark(Mark::PeerAsksReadOnly);
                     if mutant(Mutant::ReadOnlyPeerAborts) {
-                        return self
-                            .out
-                            .act(Action::AnswerPeer { to: waiter, outcome: Inquired::Abort });
+                        return Inquired::Abort;
                     }
                     self.branches.insert(id, Branch::Finished { ending, at });
                     Inquired::NoInformation
                 }
             },
-        };
-        self.out.act(Action::AnswerPeer { to: waiter, outcome });
+        }
     }
 
-    fn force_abort(&mut self, id: TransactionId) -> crate::step::Position {
+    pub(crate) fn force_abort(&mut self, id: TransactionId) -> crate::step::Position {
         if mutant(Mutant::PeerAnswerWithoutRecord) {
             return self.out.ungate();
         }

@@ -1,4 +1,4 @@
-//! One server of the demo: a child process that is killed with kill -9 and started again.
+//! One server that this program has started: a child process that is killed with kill -9 and started again.
 //!
 //! The law: only the process that was started here is ever killed, by the handle of its start and never
 //! by a name; and it is reaped before the next one is started, so that the lock on its folder is free.
@@ -145,6 +145,11 @@ impl Process {
             self.restart()?;
         }
         Ok(by_itself)
+    }
+
+    /// Its number at the system, while it has not been waited for.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
     }
 
     /// How it ended; nothing while it runs.
