@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use handfast_commit_core::id::{ParticipantName, Slot, TransactionId};
+use handfast_commit_core::id::{ParticipantName, Protocol, Slot, TransactionId};
 use handfast_commit_core::message::{FromParticipant, Vote};
 use handfast_commit_core::two_phase::participant::{
     Action, Ending, Event, Input, ResourceCall, Via,
@@ -24,6 +24,7 @@ use tokio::runtime::Handle;
 
 use crate::observe;
 use crate::outgoing::Outgoing;
+use crate::pre_commits::PreCommits;
 use crate::resource_calls::{self, AnyResource};
 use crate::sessions::{Asked, Sessions};
 use crate::shard::{ParticipantShard, ShardAction, ShardInput, Waiter};
@@ -45,6 +46,8 @@ pub(crate) struct ParticipantEffects {
     pub(crate) calls: Arc<AtomicUsize>,
     /// How long branches take until they are voted for.
     pub(crate) phases: Arc<Phases>,
+    /// Where `pre_commit` comes among the calls of a branch.
+    pub(crate) pre_commits: Arc<PreCommits>,
 }
 
 impl Effects<ShardAction> for ParticipantEffects {
@@ -146,19 +149,31 @@ impl ParticipantEffects {
     }
 
     fn call(&self, id: TransactionId, call: ResourceCall) {
-        let resource = Arc::clone(&self.resource);
-        let at_once = resource.never_keeps_a_thread();
-        if matches!(
-            call,
-            ResourceCall::Cancel | ResourceCall::PreCommit | ResourceCall::Finished(_)
-        ) {
-            if at_once {
-                resource_calls::tell(&*resource, id, &call);
-            } else {
-                self.runtime.spawn(async move { resource_calls::tell(&*resource, id, &call) });
+        let three_phase = id.protocol() == Protocol::ThreePhase;
+        match call {
+            ResourceCall::PreCommit => self.pre_commit(id),
+            ResourceCall::Cancel | ResourceCall::Finished(_) => {
+                if three_phase && call != ResourceCall::Cancel {
+                    self.pre_commits.finished(id);
+                }
+                let resource = Arc::clone(&self.resource);
+                if resource.never_keeps_a_thread() {
+                    resource_calls::tell(&*resource, id, &call);
+                } else {
+                    self.runtime.spawn(async move { resource_calls::tell(&*resource, id, &call) });
+                }
             }
-            return;
+            ResourceCall::Commit | ResourceCall::Abort if three_phase => {
+                let effects = self.clone();
+                self.pre_commits.end(id, Box::new(move || effects.call_for_result(id, call)));
+            }
+            ResourceCall::Prepare { .. } | ResourceCall::Commit | ResourceCall::Abort => {
+                self.call_for_result(id, call);
+            }
         }
+    }
+
+    fn call_for_result(&self, id: TransactionId, call: ResourceCall) {
         let running = Running::new(&self.calls);
         let phases = match &call {
             ResourceCall::Prepare { .. } => {
@@ -167,8 +182,8 @@ impl ParticipantEffects {
             }
             _ => None,
         };
-        let shard = self.shard.clone();
-        let mut done = Box::pin(async move {
+        let (resource, shard) = (Arc::clone(&self.resource), self.shard.clone());
+        self.run(async move {
             let result = resource_calls::call(resource, id, call).await;
             if let Some(phases) = phases {
                 phases.ended(id, "work");
@@ -176,15 +191,49 @@ impl ParticipantEffects {
             shard.input(ShardInput::Core(Input::Resource { id, result }));
             drop(running);
         });
-        if at_once {
+    }
+
+    fn pre_commit(&self, id: TransactionId) {
+        if !self.pre_commits.begin(id) {
+            return;
+        }
+        let running = PreCommitRunning {
+            id,
+            pre_commits: Arc::clone(&self.pre_commits),
+            _counted: Running::new(&self.calls),
+        };
+        let resource = Arc::clone(&self.resource);
+        self.run(async move {
+            resource_calls::pre_commit(&*resource, id).await;
+            drop(running);
+        });
+    }
+
+    /// Begins a call at once where that keeps no thread, and gives it a task if it has to wait.
+    fn run(&self, call: impl Future<Output = ()> + Send + 'static) {
+        let mut call = Box::pin(call);
+        if self.resource.never_keeps_a_thread() {
             // Its timers are the runtime's.
             let _entered = self.runtime.enter();
-            if done.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
                 return;
             }
             // The task polls it again, with a waker.
         }
-        self.runtime.spawn(done);
+        self.runtime.spawn(call);
+    }
+}
+
+/// Lets the branch be ended when `pre_commit` has returned, and when its task is dropped, too.
+struct PreCommitRunning {
+    id: TransactionId,
+    pre_commits: Arc<PreCommits>,
+    _counted: Running,
+}
+
+impl Drop for PreCommitRunning {
+    fn drop(&mut self) {
+        self.pre_commits.done(self.id);
     }
 }
 

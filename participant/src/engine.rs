@@ -106,6 +106,7 @@ impl Engine {
             outgoing,
             calls: Arc::new(AtomicUsize::new(0)),
             phases: Arc::new(Phases::new("handfast_participant_phase_seconds")),
+            pre_commits: Arc::default(),
         };
         let (writer, log) =
             LogWriter::new(journal, WriterOptions::default(), Box::new(LogObserver));
@@ -246,16 +247,9 @@ impl Engine {
     /// How many there are.
     pub(crate) async fn open_counts(&self) -> Result<OpenCounts, Stopped> {
         let counted = self.shard.ask(|shard| {
-            let mut counts = OpenCounts::default();
-            for branch in shard.open_branches() {
-                if branch.one_phase.is_some() {
-                    counts.one_phase += 1;
-                } else {
-                    counts.in_doubt += 1;
-                    let oldest = counts.oldest_ms.unwrap_or(branch.since_ms);
-                    counts.oldest_ms = Some(oldest.min(branch.since_ms));
-                }
-            }
+            let unforgotten = shard.unforgotten();
+            let mut counts = OpenCounts { unforgotten, ..OpenCounts::default() };
+            shard.open_branches().for_each(|branch| counts.add(&branch));
             counts
         });
         counted.await.ok_or(Stopped)

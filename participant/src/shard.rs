@@ -104,6 +104,11 @@ impl ParticipantShard {
         self.core.open_branches()
     }
 
+    /// Three-phase commit: how many decisions are kept, because not every site is known to have them.
+    pub fn unforgotten(&self) -> usize {
+        self.core.unforgotten()
+    }
+
     /// The highest epoch heard of a slot.
     pub fn epoch(&self, slot: Slot) -> Option<Epoch> {
         self.epochs.get(&slot).copied()
