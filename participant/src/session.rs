@@ -205,8 +205,8 @@ impl Session {
                 let id = served_id(&request.transaction_id)?;
                 Input::Forget { id, origin }
             }
-            Message::PreCommit(request) => {
-                let id = convert::transaction_id(&request.transaction_id)
+            Message::Order(order) => {
+                let id = convert::transaction_id(&order.transaction_id)
                     .map_err(|error| status::invalid(&error))?;
                 return Err(status::unserved(id));
             }
@@ -254,7 +254,7 @@ fn id_of(message: &Message) -> &str {
         Message::Commit(request) => &request.transaction_id,
         Message::Abort(request) => &request.transaction_id,
         Message::Forget(request) => &request.transaction_id,
-        Message::PreCommit(request) => &request.transaction_id,
+        Message::Order(order) => &order.transaction_id,
         Message::InquiryAnswer(answer) => &answer.transaction_id,
     }
 }

@@ -110,7 +110,7 @@ async fn a_bad_message_is_refused_and_the_others_are_heard() {
     let mut session = Session::open(&site, 1, 1).await.expect("open");
     let stranger = v1::AbortRequest { participant: "other".into(), ..abort(&id(1, 1), 1) };
     let three_phase = id(1, 2).replace("-02-", "-03-");
-    let pre_commit = v1::PreCommitRequest { transaction_id: id(1, 3), ..Default::default() };
+    let order = v1::SiteOrder { transaction_id: id(1, 3), ..Default::default() };
     let oversized = v1::PrepareRequest {
         payload: vec![0; (1 << 20) + 1].into(),
         ..prepare(&id(1, 4), 1, add("a", 1))
@@ -124,7 +124,7 @@ async fn a_bad_message_is_refused_and_the_others_are_heard() {
                 To::Abort(nameless),
                 To::Abort(stranger),
                 To::Abort(abort(&three_phase, 1)),
-                To::PreCommit(pre_commit),
+                To::Order(order),
                 To::Prepare(oversized),
                 lost,
                 To::Abort(abort(&id(1, 6), 1)),

@@ -218,6 +218,7 @@ pub fn prepare(id: &str, epoch: u64, work: v1::KeyValueOperation) -> v1::Prepare
         one_phase: false,
         request_id: String::new(),
         participant: NAME.to_owned(),
+        voting: None,
     }
 }
 

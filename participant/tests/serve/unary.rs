@@ -148,6 +148,7 @@ async fn other_protocols_are_not_served() {
         origin: Some(origin(1)),
         ballot: 1,
         participant: NAME.into(),
+        participant_incarnation: 0,
     };
     let status = site.client().pre_commit(request).await.expect_err("two-phase has none");
     assert_eq!(status.code(), Code::Unimplemented);
