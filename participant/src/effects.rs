@@ -18,6 +18,7 @@ use handfast_runtime::crash_point::{compiled_in, reached};
 use handfast_runtime::driver::Effects;
 use handfast_runtime::phases::Phases;
 use handfast_runtime::shard::ShardHandle;
+use handfast_runtime::site_links::SiteLinks;
 use handfast_wire::convert;
 use handfast_wire::v1;
 use tokio::runtime::Handle;
@@ -29,6 +30,7 @@ use crate::resource_calls::{self, AnyResource};
 use crate::sessions::{Asked, Sessions};
 use crate::shard::{ParticipantShard, ShardAction, ShardInput, Waiter};
 use crate::status::refusal_code;
+use crate::voting;
 
 /// How long a message may take to leave the process, where a crash point waits for it.
 const LEAVES_WITHIN: Duration = Duration::from_millis(1);
@@ -42,6 +44,8 @@ pub(crate) struct ParticipantEffects {
     pub(crate) resource: Arc<dyn AnyResource>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) outgoing: Arc<Outgoing>,
+    /// To the other voting sites of three-phase commit.
+    pub(crate) links: Arc<SiteLinks>,
     /// Calls of the resource that are running.
     pub(crate) calls: Arc<AtomicUsize>,
     /// How long branches take until they are voted for.
@@ -89,8 +93,33 @@ impl Effects<ShardAction> for ParticipantEffects {
                     let _ = peer.send(outcome);
                 }
             }
-            // Nobody carries what voting sites say; to the core it is lost on the way.
-            ShardAction::Core(Action::Lead { .. } | Action::Report { .. }) => {}
+            ShardAction::Core(Action::Lead { to, endpoint, message }) => {
+                let (before, after) = voting::order_points(&message.order);
+                reached(before);
+                let endpoints = self.outgoing.site_endpoints(message.id.slot(), &to, &endpoint);
+                self.links.send(&to, &endpoints, message);
+                self.left(after);
+            }
+            ShardAction::Core(Action::Report { via, message }) => {
+                let points = voting::report_points(&message.report);
+                if let Some((before, _)) = points {
+                    reached(before);
+                }
+                match via {
+                    Via::Link => {
+                        let slot = message.id.slot();
+                        self.sessions.answer(slot, convert::report_message(&message));
+                    }
+                    Via::Call(Waiter::Site(leader)) => leader.send(message),
+                    Via::Call(Waiter::Leader(leader)) => drop(leader.send(message)),
+                    Via::Call(Waiter::Call(_) | Waiter::Peer(_) | Waiter::Touch(_)) => {
+                        unreachable!("orders are answered to their leaders")
+                    }
+                }
+                if let Some((_, after)) = points {
+                    self.left(after);
+                }
+            }
             ShardAction::Core(Action::AnswerTouch { to, allowed }) => {
                 if let Waiter::Touch(waiter) = to {
                     let _ = waiter.send(allowed);
@@ -136,11 +165,18 @@ impl ParticipantEffects {
             Via::Link => self.sessions.answer(slot, session_message(message)),
             // Whoever has called and gone away asks again.
             Via::Call(Waiter::Call(caller)) => drop(caller.send(message)),
-            Via::Call(Waiter::Peer(_) | Waiter::Touch(_)) => {
+            Via::Call(_) => {
                 unreachable!("commands are answered to their callers")
             }
         }
-        if let Some(point) = after.filter(|_| compiled_in()) {
+        if let Some(point) = after {
+            self.left(point);
+        }
+    }
+
+    /// A message is on its way out of the process.
+    fn left(&self, point: &'static str) {
+        if compiled_in() {
             self.runtime.spawn(async move {
                 tokio::time::sleep(LEAVES_WITHIN).await;
                 reached(point);

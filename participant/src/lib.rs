@@ -88,6 +88,7 @@
 //! | `shard`, `effects` | the pure core as the driver turns it, and what it wants done |
 //! | `engine`, `recovery` | the participant without its network, and its start |
 //! | `server`, `participant_service`, `session`, `sessions` | what coordinators and peers call |
+//! | `voting` | this participant among the voting sites of three-phase commit |
 //! | `outgoing`, `registration`, [`enlistment`] | what is asked of them |
 //! | `resource_calls`, `pre_commits` | the resource manager, and what its mistakes may not break |
 //!
@@ -115,6 +116,7 @@ mod sessions;
 mod shard;
 mod status;
 mod store;
+mod voting;
 
 #[doc(hidden)]
 pub mod simulation;
