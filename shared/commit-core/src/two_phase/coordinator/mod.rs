@@ -275,7 +275,7 @@ impl<W> Coordinator<W> {
     // ---- what clients ask -----------------------------------------------------------------------
 
     fn begin(&mut self, now: Now, id: TransactionId, terms: Terms, waiter: W) {
-        debug_assert_eq!((id.slot(), id.epoch()), (self.identity.slot, self.identity.epoch));
+        assert_eq!((id.slot(), id.epoch()), (self.identity.slot, self.identity.epoch));
         if let Some(refusal) = self.overloaded() {
             return self.refuse(waiter, refusal);
         }
@@ -290,7 +290,7 @@ impl<W> Coordinator<W> {
 
     fn execute(&mut self, now: Now, execute: Execute<W>) {
         let Execute { id, branches, terms, request, stored, waiter } = execute;
-        debug_assert!(!branches.is_empty());
+        assert!(!branches.is_empty());
         if let Some(request) = &request {
             if let Some(&running) = self.requests.get(&request.id)
                 && !mutant(Mutant::RetryWhileRunning)
