@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use handfast_commit_core::id::{Incarnation, TransactionId};
+use handfast_commit_core::three_phase::SiteName;
 use handfast_commit_core::two_phase::participant::{Input, Origin, Via};
 use handfast_wire::convert::{self, InvalidField};
-use handfast_wire::v1;
 use handfast_wire::v1::coordinator_message::Message;
+use handfast_wire::{site, v1};
 use tokio::sync::watch;
 use tonic::{Status, Streaming};
 
 use crate::engine::Engine;
-use crate::participant_service::{check_name, served_id};
+use crate::participant_service::{check_name, check_slot, served_id};
 use crate::session_frames::{Said, SessionFrames};
 use crate::sessions::{SessionEnds, SessionNumber};
 use crate::shard::{OnePhaseCommitted, ShardInput};
@@ -147,7 +148,9 @@ impl Session {
         let latest = self
             .engine
             .sessions()
-            .while_latest(self.origin.slot, self.number, || self.engine.inputs(inputs));
+            .while_latest(self.origin.slot, self.number, || self.engine.inputs_before_turn(inputs));
+        // Answers go through the same lock.
+        self.engine.turn();
         if latest { Ok(()) } else { Err(status::refused("a newer session is open")) }
     }
 
@@ -206,9 +209,10 @@ impl Session {
                 Input::Forget { id, origin }
             }
             Message::Order(order) => {
-                let id = convert::transaction_id(&order.transaction_id)
-                    .map_err(|error| status::invalid(&error))?;
-                return Err(status::unserved(id));
+                served_id(&order.transaction_id)?;
+                let message = site::order(&order).map_err(|error| status::invalid(&error))?;
+                check_slot(message.id, &origin)?;
+                Input::Led { from: SiteName::Coordinator, message, via: Via::Link }
             }
             Message::InquiryAnswer(answer) => {
                 let (id, outcome) = match convert::inquired(Some(&answer)) {
