@@ -139,9 +139,9 @@ impl Reader {
                 Some(engine.order_execute(request, admitted, to))
             }
             Some(Request::Begin(request)) => {
-                let terms = calls::begin(engine, request)?;
+                let request = calls::begin(engine, request)?;
                 let admitted = engine.admit_begin().map_err(StatusOf::from)?;
-                Some(engine.order_begin(terms, admitted, ReplyTo::stream(open(Verb::Begin)?)))
+                Some(engine.order_begin(request, admitted, ReplyTo::stream(open(Verb::Begin)?)))
             }
             Some(Request::Commit(request)) => {
                 let request = calls::commit(engine, &request, asked)?;
@@ -304,7 +304,7 @@ impl AnswerStream {
             Said::Replied { key, reply, results_left_out } => {
                 let Call { verb, started, .. } = self.outbox.find(key)?;
                 let answer = match self.replied(verb, reply) {
-                    Ok(Replied::Answer(answer)) => Ok(answer),
+                    Ok(Replied::Begun(begun)) => Ok(Answer::Begin(begun)),
                     Ok(Replied::Outcome(mut outcome)) => {
                         outcome.results_left_out |= results_left_out;
                         settled(verb, outcome, started)
@@ -328,7 +328,7 @@ impl AnswerStream {
 
     fn replied(&self, verb: Verb, reply: Reply) -> Result<Replied, Status> {
         if verb == Verb::Begin {
-            return calls::begun(reply).map(Answer::Begin).map(Replied::Answer);
+            return calls::begun(reply).map(Replied::Begun);
         }
         Ok(match calls::told(reply)? {
             Told::Outcome(outcome) => Replied::Outcome(outcome),
@@ -348,7 +348,7 @@ impl AnswerStream {
 
 /// What a reply comes to.
 enum Replied {
-    Answer(Answer),
+    Begun(v1::BeginTransactionResponse),
     Outcome(v1::Outcome),
     Over(TransactionId),
 }

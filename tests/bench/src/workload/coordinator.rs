@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use handfast_commit_core::id::{ParticipantName, Slot};
+use handfast_commit_core::id::{Incarnation, ParticipantName, Protocol, Slot};
 use handfast_commit_core::message::ToParticipant;
 use handfast_commit_core::record::{Info, Request};
 use handfast_commit_core::step::Now;
@@ -74,6 +74,7 @@ impl Coordinator {
         let queues = names.iter().map(|_| Vec::new()).collect();
         let connected = names.iter().map(|name| ShardInput::Connected {
             participant: name.clone(),
+            incarnation: Incarnation(0),
             one_phase_commits: Vec::new(),
         });
         let inputs: Vec<_> = connected.collect();
@@ -213,6 +214,7 @@ impl Coordinator {
                     inputs.push(ShardInput::Received { from, message });
                 }
                 FromSession::Inquiry { id, .. } => bail!("{id} is in doubt, and nothing was lost"),
+                FromSession::Report(report) => bail!("nobody has led {}", report.id),
             }
         }
         Ok(inputs)
@@ -236,5 +238,6 @@ fn execute(
     }
     let request = Some(Request { id, fingerprint: digest.digest().max(1) });
     let terms = Terms { timeout_us: TIMEOUT_US, info: Arc::new(Info::default()) };
-    Ok(ShardInput::Execute { branches, terms, request, waiter })
+    let protocol = Protocol::TwoPhase;
+    Ok(ShardInput::Execute { branches, protocol, terms, request, waiter })
 }
