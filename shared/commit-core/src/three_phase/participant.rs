@@ -397,8 +397,14 @@ impl<W> Participant<W> {
         };
         let attempts = voted.attempts.saturating_add(1);
         voted.attempts = attempts;
-        if mutant(Mutant::DecidesOnTimeout) && voted.unanswered {
-            let committed = voted.seat.site.standing == Standing::PreCommitted;
+        let standing = voted.seat.site.standing;
+        let decides = match standing {
+            Standing::PreCommitted => mutant(Mutant::DecidesOnTimeout),
+            Standing::Waiting => mutant(Mutant::AbortsOnTimeout),
+            Standing::PreAborted => false,
+        };
+        if decides && voted.unanswered {
+            let committed = standing == Standing::PreCommitted;
             return self.decide(now, id, committed, Learned::Led, None, None);
         }
         if let Some(Progress::Moving(_)) = voted.seat.go_without_quorum() {
