@@ -43,6 +43,8 @@ impl<W: Ord> Participant<W> {
                 Branch::Voted(voted) => {
                     voted.seat.at = voted.seat.at.since(durable);
                     voted.attempts = 0;
+                    // One more wait, in which the question is asked again.
+                    voted.unanswered = false;
                     voted.waiting_for.clear();
                 }
                 Branch::Decided(decided) => {
