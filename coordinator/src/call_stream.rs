@@ -27,8 +27,12 @@ use crate::calls::{self, AbortRequest, Told};
 use crate::engine::{Engine, EngineError};
 use crate::outbox::{Call, Next, OpenCall, Outbox, OutboxLimits, Said, Verb};
 use crate::reply_to::ReplyTo;
+use crate::requests::Order;
 use crate::status::{self, StatusOf};
 
+/// Calls of one frame that are given to the engine together, at most: it is to begin before a long frame is
+/// read to its end.
+const ORDERS_MAX: usize = 128;
 /// Answers in one frame at most, and bytes after which it is sent. One answer alone may have more.
 const FRAME_ANSWERS_MAX: usize = 1024;
 const FRAME_BYTES: usize = 1 << 20;
@@ -79,6 +83,7 @@ impl Reader {
             }
         });
         let mut frames = pin!(frames);
+        let mut orders = self.engine.orders();
         loop {
             let frame = tokio::select! {
                 frame = frames.next() => frame,
@@ -91,24 +96,30 @@ impl Reader {
                 None => return None,
             };
             for call in calls {
-                let room = tokio::select! {
+                if orders.len() >= ORDERS_MAX || !self.outbox.has_room() {
+                    self.engine.submit_all(&mut orders);
+                }
+                let end = tokio::select! {
                     biased;
-                    room = self.outbox.has_room() => room,
-                    () = &mut closed => return Some(status::draining()),
+                    room = self.outbox.room() => if room { None } else { Some(None) },
+                    () = &mut closed => Some(Some(status::draining())),
                 };
-                if !room {
-                    return None;
+                if let Some(why) = end {
+                    self.engine.submit_all(&mut orders);
+                    return why;
                 }
                 let call_id = call.call_id;
-                if let Err(status) = self.begin(call) {
-                    self.outbox.refuse(call_id, status);
+                match self.begin(call) {
+                    Ok(order) => order.into_iter().for_each(|order| orders.push(order)),
+                    Err(status) => self.outbox.refuse(call_id, status),
                 }
             }
+            self.engine.submit_all(&mut orders);
         }
     }
 
-    /// Gives a call to the engine, or says why not.
-    fn begin(&self, call: v1::TransactionCall) -> Result<(), Status> {
+    /// Begins a call, or says why not: with what the engine is to be told, unless it is asked in another way.
+    fn begin(&self, call: v1::TransactionCall) -> Result<Option<Order>, Status> {
         let v1::TransactionCall { call_id, timeout, request } = call;
         let started = Instant::now();
         let asked = timeout.map(|given| calls::duration("timeout", &given)).transpose()?;
@@ -119,35 +130,37 @@ impl Reader {
         let deadline = asked.and_then(|asked| started.checked_add(asked));
         let engine = &self.engine;
         let open = |verb| self.outbox.open(call_id, verb, started, deadline);
-        match request {
+        Ok(match request {
             None => return Err(status::invalid_field("request", "is required")),
             Some(Request::Execute(request)) => {
                 let request = calls::execute(engine, request, asked)?;
                 let admitted = engine.admit_execute(&request).map_err(StatusOf::from)?;
                 let to = ReplyTo::stream(open(Verb::Execute)?);
-                engine.submit_execute(request, admitted, to);
+                Some(engine.order_execute(request, admitted, to))
             }
             Some(Request::Begin(request)) => {
                 let terms = calls::begin(engine, request)?;
                 let admitted = engine.admit_begin().map_err(StatusOf::from)?;
-                engine.submit_begin(terms, admitted, ReplyTo::stream(open(Verb::Begin)?));
+                Some(engine.order_begin(terms, admitted, ReplyTo::stream(open(Verb::Begin)?)))
             }
             Some(Request::Commit(request)) => {
                 let request = calls::commit(engine, &request, asked)?;
                 let call = open(Verb::Commit)?;
                 if engine.may_run(request.id) {
-                    engine.submit_commit(request, ReplyTo::stream(call));
+                    Some(engine.order_commit(request, ReplyTo::stream(call)))
                 } else {
                     look_up(engine, call, request.id, Verb::Commit, started);
+                    None
                 }
             }
             Some(Request::Abort(request)) => {
                 let AbortRequest { id, message } = calls::abort(request)?;
                 let call = open(Verb::Abort)?;
                 if engine.may_run(id) {
-                    engine.submit_abort(id, message, ReplyTo::stream(call));
+                    Some(engine.order_abort(id, message, ReplyTo::stream(call)))
                 } else {
                     look_up(engine, call, id, Verb::Abort, started);
+                    None
                 }
             }
             Some(Request::Get(request)) => {
@@ -157,9 +170,9 @@ impl Reader {
                     let found = calls::get(&engine, request).await;
                     call.answered(found.map(Answer::Get));
                 });
+                None
             }
-        }
-        Ok(())
+        })
     }
 }
 

@@ -36,10 +36,10 @@ impl Shards {
         &self.handles[self.sequences.shard_of(id)]
     }
 
-    /// One by a hash.
+    /// Which one a hash leads to.
     #[must_use]
-    pub fn by_hash(&self, hash: u64) -> &ShardHandle<CoordinatorShard> {
-        &self.handles[(hash % self.handles.len() as u64) as usize]
+    pub fn by_hash(&self, hash: u64) -> usize {
+        (hash % self.handles.len() as u64) as usize
     }
 
     /// All of them.

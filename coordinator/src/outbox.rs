@@ -86,7 +86,7 @@ pub(crate) struct Outbox {
     unread_answers: AtomicUsize,
     unread_bytes: AtomicUsize,
     /// Told when there may be room again, and when the client has gone.
-    room: Notify,
+    news: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -159,7 +159,7 @@ impl Outbox {
             calls: Mutex::default(),
             unread_answers: AtomicUsize::new(0),
             unread_bytes: AtomicUsize::new(0),
-            room: Notify::new(),
+            news: Notify::new(),
         }
     }
 
@@ -204,15 +204,19 @@ impl Outbox {
         self.push(Said::Refused { call_id, status });
     }
 
-    /// Waits until the client has taken so much that more may be read. False: it has gone.
-    pub(crate) async fn has_room(&self) -> bool {
-        while self.unread_answers.load(Ordering::Acquire) >= UNREAD_ANSWERS_MAX
-            || self.unread_bytes.load(Ordering::Acquire) >= UNREAD_BYTES_MAX
-        {
+    /// Whether the client has taken so much that more may be read.
+    pub(crate) fn has_room(&self) -> bool {
+        self.unread_answers.load(Ordering::Acquire) < UNREAD_ANSWERS_MAX
+            && self.unread_bytes.load(Ordering::Acquire) < UNREAD_BYTES_MAX
+    }
+
+    /// Waits for that. False: the client has gone.
+    pub(crate) async fn room(&self) -> bool {
+        while !self.has_room() {
             if lock(&self.queue).gone {
                 return false;
             }
-            self.room.notified().await;
+            self.news.notified().await;
         }
         true
     }
@@ -220,7 +224,7 @@ impl Outbox {
     /// Waits until the client has gone.
     pub(crate) async fn gone(&self) {
         while !lock(&self.queue).gone {
-            self.room.notified().await;
+            self.news.notified().await;
         }
     }
 
@@ -289,7 +293,7 @@ impl Outbox {
 
     /// Called after some of that.
     pub(crate) fn tell_of_room(&self) {
-        self.room.notify_one();
+        self.news.notify_one();
     }
 
     /// Comes true when there is something to take, or will never be, or when the taker's timer, which is set
@@ -361,7 +365,7 @@ impl Outbox {
             std::mem::take(&mut queue.said)
         };
         drop(said);
-        self.room.notify_one();
+        self.news.notify_one();
     }
 }
 

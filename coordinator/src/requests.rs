@@ -1,8 +1,9 @@
 //! What clients ask of the engine: to begin, execute, commit and abort.
 //!
-//! Each comes in two steps, for those who answer many callers at once: it is admitted, which says at once
-//! why it cannot be done, and then submitted with whoever is to be answered. The engine does the work; if
-//! a caller goes away, only the waiting ends.
+//! Each comes in steps, for those who answer many callers at once: new work is admitted, which says at once
+//! why it cannot be done, an order for its shard is made of it with whoever is to be answered, and orders
+//! that have come together are given to their shards together. The engine does the work; if a caller goes
+//! away, only the waiting ends.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -56,6 +57,32 @@ pub(crate) struct Admitted {
     memory: Option<OwnedSemaphorePermit>,
 }
 
+/// What one shard is to be told.
+#[derive(Debug)]
+pub(crate) struct Order {
+    shard: usize,
+    input: ShardInput,
+}
+
+/// Orders that have come together. Those that are never submitted are answered as by an engine that ends.
+#[derive(Debug)]
+pub(crate) struct Orders {
+    /// By shard.
+    inputs: Vec<Vec<ShardInput>>,
+    count: usize,
+}
+
+impl Orders {
+    pub(crate) fn push(&mut self, order: Order) {
+        self.inputs[order.shard].push(order.input);
+        self.count += 1;
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+}
+
 impl Engine {
     /// Begins an interactive transaction.
     ///
@@ -64,7 +91,7 @@ impl Engine {
     pub async fn begin(&self, terms: Terms) -> Result<Reply, EngineError> {
         let admitted = self.admit_begin()?;
         let (to, reply) = ReplyTo::new(None);
-        self.submit_begin(terms, admitted, to);
+        self.submit(self.order_begin(terms, admitted, to));
         reply.await.map_err(|_| EngineError::Stopped)
     }
 
@@ -76,7 +103,7 @@ impl Engine {
     pub async fn execute(&self, request: ExecuteRequest) -> Result<Reply, EngineError> {
         let admitted = self.admit_execute(&request)?;
         let (to, reply) = ReplyTo::new(None);
-        self.submit_execute(request, admitted, to);
+        self.submit(self.order_execute(request, admitted, to));
         reply.await.map_err(|_| EngineError::ReplyLost)
     }
 
@@ -86,7 +113,7 @@ impl Engine {
     /// When the coordinator has stopped.
     pub async fn commit(&self, request: CommitRequest) -> Result<Reply, EngineError> {
         let (to, reply) = ReplyTo::new(None);
-        self.submit_commit(request, to);
+        self.submit(self.order_commit(request, to));
         reply.await.map_err(|_| EngineError::ReplyLost)
     }
 
@@ -96,8 +123,26 @@ impl Engine {
     /// When the coordinator has stopped.
     pub async fn abort(&self, id: TransactionId, message: String) -> Result<Reply, EngineError> {
         let (to, reply) = ReplyTo::new(None);
-        self.submit_abort(id, message, to);
+        self.submit(self.order_abort(id, message, to));
         reply.await.map_err(|_| EngineError::ReplyLost)
+    }
+
+    fn submit(&self, order: Order) {
+        self.shards.all()[order.shard].input(order.input);
+    }
+
+    /// No orders yet.
+    pub(crate) fn orders(&self) -> Orders {
+        let inputs = self.shards.all().iter().map(|_| Vec::new()).collect();
+        Orders { inputs, count: 0 }
+    }
+
+    /// Gives orders to their shards, and leaves none.
+    pub(crate) fn submit_all(&self, orders: &mut Orders) {
+        orders.count = 0;
+        for (shard, inputs) in self.shards.all().iter().zip(&mut orders.inputs) {
+            shard.inputs(std::mem::take(inputs));
+        }
     }
 
     pub(crate) fn admit_begin(&self) -> Result<Admitted, EngineError> {
@@ -105,12 +150,12 @@ impl Engine {
         Ok(Admitted { memory: None })
     }
 
-    pub(crate) fn submit_begin(&self, terms: Terms, admitted: Admitted, to: ReplyTo) {
+    pub(crate) fn order_begin(&self, terms: Terms, admitted: Admitted, to: ReplyTo) -> Order {
         let turn = wall_ms() ^ u64::from(std::process::id());
         // Which shard does not matter; the clock spreads them well enough.
         let hash = xxh3_64(&[turn.to_be_bytes(), self.clock.time().0.to_be_bytes()].concat());
         let to = to.holding(admitted.memory);
-        self.shards.by_hash(hash).input(ShardInput::Begin { terms, to });
+        Order { shard: self.shards.by_hash(hash), input: ShardInput::Begin { terms, to } }
     }
 
     pub(crate) fn admit_execute(&self, request: &ExecuteRequest) -> Result<Admitted, EngineError> {
@@ -129,7 +174,12 @@ impl Engine {
         }
     }
 
-    pub(crate) fn submit_execute(&self, request: ExecuteRequest, admitted: Admitted, to: ReplyTo) {
+    pub(crate) fn order_execute(
+        &self,
+        request: ExecuteRequest,
+        admitted: Admitted,
+        to: ReplyTo,
+    ) -> Order {
         let ExecuteRequest { branches, terms, request_id, reply_time, patience } = request;
         let request = request_id.map(|id| Request { id, fingerprint: fingerprint(&branches) });
         let hash = match &request {
@@ -141,19 +191,23 @@ impl Engine {
         };
         let waiter = self.waiter(to.holding(admitted.memory), reply_time, patience);
         let input = ShardInput::Execute { branches, terms, request, waiter };
-        self.shards.by_hash(hash).input(input);
+        Order { shard: self.shards.by_hash(hash), input }
     }
 
-    pub(crate) fn submit_commit(&self, request: CommitRequest, to: ReplyTo) {
+    pub(crate) fn order_commit(&self, request: CommitRequest, to: ReplyTo) -> Order {
         let CommitRequest { id, request_id, reply_time, patience } = request;
         let waiter = self.waiter(to, reply_time, patience);
         let fingerprint = xxh3_64(id.as_bytes()).max(1);
         let request = request_id.map(|id| Request { id, fingerprint });
-        self.shards.of(id).input(ShardInput::Core(Input::Commit { id, request, waiter }));
+        self.order(id, Input::Commit { id, request, waiter })
     }
 
-    pub(crate) fn submit_abort(&self, id: TransactionId, message: String, waiter: ReplyTo) {
-        self.shards.of(id).input(ShardInput::Core(Input::Abort { id, message, waiter }));
+    pub(crate) fn order_abort(&self, id: TransactionId, message: String, waiter: ReplyTo) -> Order {
+        self.order(id, Input::Abort { id, message, waiter })
+    }
+
+    fn order(&self, id: TransactionId, input: Input<ReplyTo>) -> Order {
+        Order { shard: self.shards.sequences().shard_of(id), input: ShardInput::Core(input) }
     }
 
     /// Whether the shards may know a transaction. One of another slot or of an earlier epoch has ended
