@@ -326,7 +326,7 @@ impl<W> Participant<W> {
         } else {
             // Its PREPARE would be answered no by its number alone. That has to last as well.
             mark(Mark::ThreePassedAborts);
-            self.force_passed(id);
+            self.speak_of_passed(id);
         }
     }
 

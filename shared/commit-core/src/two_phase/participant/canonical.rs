@@ -16,6 +16,7 @@ impl<W: Ord> Participant<W> {
         self.forgotten_at = self.forgotten_at.since(durable);
         for seen in self.slots.values_mut() {
             seen.endpoint.clear();
+            seen.recorded_at = seen.recorded_at.map(|at| at.since(durable));
         }
         for branch in self.branches.values_mut() {
             match branch {
