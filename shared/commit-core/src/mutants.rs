@@ -263,6 +263,12 @@ mutants! {
 }
 
 impl Mutant {
+    /// Its bug is one of three-phase commit, and of nothing else.
+    #[must_use]
+    pub fn is_of_three_phase(self) -> bool {
+        (Self::DecidesOnTimeout..=Self::ForgetAtQuorum).contains(&self)
+    }
+
     /// The mutant of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Mutant> {
