@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use handfast_commit_core::id::{ParticipantName, TransactionId};
 use handfast_commit_core::message::{FromParticipant, Inquired, ToParticipant};
+use handfast_commit_core::three_phase::SiteName;
 use handfast_commit_core::two_phase::coordinator::{Input, Inquiry, OnePhaseReport};
 use handfast_wire::convert::{self, FromSession};
 use handfast_wire::v1;
@@ -226,6 +227,11 @@ impl Task<'_> {
                     let shard = sequences.shard_of(id);
                     inputs[shard].push(ShardInput::Inquire { inquiry, to: None });
                 }
+                Ok(FromSession::Report(message)) => {
+                    let from = SiteName::Participant(self.name().clone());
+                    let shard = sequences.shard_of(message.id);
+                    inputs[shard].push(ShardInput::Core(Input::Reported { from, message }));
+                }
                 Err(error) => {
                     garbage = Some(error);
                     break;
@@ -426,7 +432,7 @@ async fn call(
         Message::Commit(request) => request.transaction_id.clone(),
         Message::Abort(request) => request.transaction_id.clone(),
         Message::Forget(request) => request.transaction_id.clone(),
-        Message::PreCommit(request) => request.transaction_id.clone(),
+        Message::Order(order) => order.transaction_id.clone(),
         Message::InquiryAnswer(answer) => answer.transaction_id.clone(),
     };
     let id: TransactionId = match id_text.parse() {
@@ -461,7 +467,7 @@ async fn call(
                 client.abort(abort(name.to_string())).await.map(|_| None)
             }
             // A commit is delivered as such; what it did in one phase it may keep.
-            Message::InquiryAnswer(_) | Message::Forget(_) | Message::PreCommit(_) => Ok(None),
+            Message::InquiryAnswer(_) | Message::Forget(_) | Message::Order(_) => Ok(None),
         }
     });
     let answer = answer.await.ok();

@@ -19,6 +19,7 @@
 
 mod rules;
 mod site;
+mod voting;
 
 use std::fmt;
 use std::future::Future;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use handfast_commit_core::id::{ParticipantName, Slot, TransactionId};
+use handfast_commit_core::id::{ParticipantName, Protocol, Slot, TransactionId};
 use handfast_commit_core::message::{FromParticipant, Vote};
 use handfast_commit_core::two_phase::participant::{
     Action, Ending, Event, Input, ResourceCall, Via,
@@ -18,16 +18,19 @@ use handfast_runtime::crash_point::{compiled_in, reached};
 use handfast_runtime::driver::Effects;
 use handfast_runtime::phases::Phases;
 use handfast_runtime::shard::ShardHandle;
+use handfast_runtime::site_links::SiteLinks;
 use handfast_wire::convert;
 use handfast_wire::v1;
 use tokio::runtime::Handle;
 
 use crate::observe;
 use crate::outgoing::Outgoing;
+use crate::pre_commits::PreCommits;
 use crate::resource_calls::{self, AnyResource};
 use crate::sessions::{Asked, Sessions};
 use crate::shard::{ParticipantShard, ShardAction, ShardInput, Waiter};
 use crate::status::refusal_code;
+use crate::voting;
 
 /// How long a message may take to leave the process, where a crash point waits for it.
 const LEAVES_WITHIN: Duration = Duration::from_millis(1);
@@ -41,10 +44,14 @@ pub(crate) struct ParticipantEffects {
     pub(crate) resource: Arc<dyn AnyResource>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) outgoing: Arc<Outgoing>,
+    /// To the other voting sites of three-phase commit.
+    pub(crate) links: Arc<SiteLinks>,
     /// Calls of the resource that are running.
     pub(crate) calls: Arc<AtomicUsize>,
     /// How long branches take until they are voted for.
     pub(crate) phases: Arc<Phases>,
+    /// Where `pre_commit` comes among the calls of a branch.
+    pub(crate) pre_commits: Arc<PreCommits>,
 }
 
 impl Effects<ShardAction> for ParticipantEffects {
@@ -86,8 +93,33 @@ impl Effects<ShardAction> for ParticipantEffects {
                     let _ = peer.send(outcome);
                 }
             }
-            // Nobody carries what voting sites say; to the core it is lost on the way.
-            ShardAction::Core(Action::Lead { .. } | Action::Report { .. }) => {}
+            ShardAction::Core(Action::Lead { to, endpoint, message }) => {
+                let (before, after) = voting::order_points(&message.order);
+                reached(before);
+                let endpoints = self.outgoing.site_endpoints(message.id.slot(), &to, &endpoint);
+                self.links.send(&to, &endpoints, message);
+                self.left(after);
+            }
+            ShardAction::Core(Action::Report { via, message }) => {
+                let points = voting::report_points(&message.report);
+                if let Some((before, _)) = points {
+                    reached(before);
+                }
+                match via {
+                    Via::Link => {
+                        let slot = message.id.slot();
+                        self.sessions.answer(slot, convert::report_message(&message));
+                    }
+                    Via::Call(Waiter::Site(leader)) => leader.send(message),
+                    Via::Call(Waiter::Leader(leader)) => drop(leader.send(message)),
+                    Via::Call(Waiter::Call(_) | Waiter::Peer(_) | Waiter::Touch(_)) => {
+                        unreachable!("orders are answered to their leaders")
+                    }
+                }
+                if let Some((_, after)) = points {
+                    self.left(after);
+                }
+            }
             ShardAction::Core(Action::AnswerTouch { to, allowed }) => {
                 if let Waiter::Touch(waiter) = to {
                     let _ = waiter.send(allowed);
@@ -133,11 +165,18 @@ impl ParticipantEffects {
             Via::Link => self.sessions.answer(slot, session_message(message)),
             // Whoever has called and gone away asks again.
             Via::Call(Waiter::Call(caller)) => drop(caller.send(message)),
-            Via::Call(Waiter::Peer(_) | Waiter::Touch(_)) => {
+            Via::Call(_) => {
                 unreachable!("commands are answered to their callers")
             }
         }
-        if let Some(point) = after.filter(|_| compiled_in()) {
+        if let Some(point) = after {
+            self.left(point);
+        }
+    }
+
+    /// A message is on its way out of the process.
+    fn left(&self, point: &'static str) {
+        if compiled_in() {
             self.runtime.spawn(async move {
                 tokio::time::sleep(LEAVES_WITHIN).await;
                 reached(point);
@@ -146,19 +185,31 @@ impl ParticipantEffects {
     }
 
     fn call(&self, id: TransactionId, call: ResourceCall) {
-        let resource = Arc::clone(&self.resource);
-        let at_once = resource.never_keeps_a_thread();
-        if matches!(
-            call,
-            ResourceCall::Cancel | ResourceCall::PreCommit | ResourceCall::Finished(_)
-        ) {
-            if at_once {
-                resource_calls::tell(&*resource, id, &call);
-            } else {
-                self.runtime.spawn(async move { resource_calls::tell(&*resource, id, &call) });
+        let three_phase = id.protocol() == Protocol::ThreePhase;
+        match call {
+            ResourceCall::PreCommit => self.pre_commit(id),
+            ResourceCall::Cancel | ResourceCall::Finished(_) => {
+                if three_phase && call != ResourceCall::Cancel {
+                    self.pre_commits.finished(id);
+                }
+                let resource = Arc::clone(&self.resource);
+                if resource.never_keeps_a_thread() {
+                    resource_calls::tell(&*resource, id, &call);
+                } else {
+                    self.runtime.spawn(async move { resource_calls::tell(&*resource, id, &call) });
+                }
             }
-            return;
+            ResourceCall::Commit | ResourceCall::Abort if three_phase => {
+                let effects = self.clone();
+                self.pre_commits.end(id, Box::new(move || effects.call_for_result(id, call)));
+            }
+            ResourceCall::Prepare { .. } | ResourceCall::Commit | ResourceCall::Abort => {
+                self.call_for_result(id, call);
+            }
         }
+    }
+
+    fn call_for_result(&self, id: TransactionId, call: ResourceCall) {
         let running = Running::new(&self.calls);
         let phases = match &call {
             ResourceCall::Prepare { .. } => {
@@ -167,8 +218,8 @@ impl ParticipantEffects {
             }
             _ => None,
         };
-        let shard = self.shard.clone();
-        let mut done = Box::pin(async move {
+        let (resource, shard) = (Arc::clone(&self.resource), self.shard.clone());
+        self.run(async move {
             let result = resource_calls::call(resource, id, call).await;
             if let Some(phases) = phases {
                 phases.ended(id, "work");
@@ -176,15 +227,49 @@ impl ParticipantEffects {
             shard.input(ShardInput::Core(Input::Resource { id, result }));
             drop(running);
         });
-        if at_once {
+    }
+
+    fn pre_commit(&self, id: TransactionId) {
+        if !self.pre_commits.begin(id) {
+            return;
+        }
+        let running = PreCommitRunning {
+            id,
+            pre_commits: Arc::clone(&self.pre_commits),
+            _counted: Running::new(&self.calls),
+        };
+        let resource = Arc::clone(&self.resource);
+        self.run(async move {
+            resource_calls::pre_commit(&*resource, id).await;
+            drop(running);
+        });
+    }
+
+    /// Begins a call at once where that keeps no thread, and gives it a task if it has to wait.
+    fn run(&self, call: impl Future<Output = ()> + Send + 'static) {
+        let mut call = Box::pin(call);
+        if self.resource.never_keeps_a_thread() {
             // Its timers are the runtime's.
             let _entered = self.runtime.enter();
-            if done.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
                 return;
             }
             // The task polls it again, with a waker.
         }
-        self.runtime.spawn(done);
+        self.runtime.spawn(call);
+    }
+}
+
+/// Lets the branch be ended when `pre_commit` has returned, and when its task is dropped, too.
+struct PreCommitRunning {
+    id: TransactionId,
+    pre_commits: Arc<PreCommits>,
+    _counted: Running,
+}
+
+impl Drop for PreCommitRunning {
+    fn drop(&mut self) {
+        self.pre_commits.done(self.id);
     }
 }
 

@@ -10,9 +10,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use handfast_commit_core::id::{Incarnation, ParticipantName, TransactionId};
-use handfast_commit_core::message::{FromParticipant, Inquired};
+use handfast_commit_core::message::{FromParticipant, FromSite, Inquired, ToSite};
 use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::step::Time;
+use handfast_commit_core::three_phase::SiteName;
 use handfast_commit_core::two_phase::participant::{
     Config, Input, OpenBranch, Origin, SessionRefusal, Via,
 };
@@ -34,6 +35,7 @@ use crate::recovery::{self, StartError};
 use crate::resource_calls::{self, AnyResource};
 use crate::sessions::Sessions;
 use crate::shard::{OnePhaseCommitted, ParticipantShard, ShardAction, ShardInput, Waiter};
+use crate::voting;
 
 /// First wait before the resource is asked again what it holds; doubles up to [`ASK_AGAIN_AFTER_MAX`].
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
@@ -58,6 +60,8 @@ pub(crate) struct Parts {
     pub(crate) handle: ShardHandle<ParticipantShard>,
     pub(crate) queue: ShardQueue<ParticipantShard>,
     pub(crate) outgoing: Arc<Outgoing>,
+    /// Where it is served; empty when it is not.
+    pub(crate) endpoint: String,
     pub(crate) on_poison: OnPoison,
     /// Times, without `one_phase` and the seed.
     pub(crate) config: Config,
@@ -87,8 +91,8 @@ impl Engine {
         parts: Parts,
         resource: Arc<dyn AnyResource>,
     ) -> Result<Self, StartError> {
-        let Parts { name, journal, reader, clock, handle, queue, outgoing, on_poison, config } =
-            parts;
+        let Parts { name, journal, reader, clock, .. } = parts;
+        let Parts { handle, queue, outgoing, endpoint, on_poison, config, .. } = parts;
         let incarnation = Incarnation(reader.incarnation());
         let jitter_seed =
             getrandom::u64().map_err(|error| std::io::Error::other(error.to_string()))?;
@@ -104,8 +108,10 @@ impl Engine {
             resource,
             sessions: Arc::new(Sessions::default()),
             outgoing,
+            links: voting::links(&name, endpoint, handle.clone()),
             calls: Arc::new(AtomicUsize::new(0)),
             phases: Arc::new(Phases::new("handfast_participant_phase_seconds")),
+            pre_commits: Arc::default(),
         };
         let (writer, log) =
             LogWriter::new(journal, WriterOptions::default(), Box::new(LogObserver));
@@ -223,6 +229,13 @@ impl Engine {
         self.call(|via| Input::Abort { id, origin, via }).await
     }
 
+    /// An order of whoever leads a three-phase transaction.
+    pub(crate) async fn led(&self, from: SiteName, message: ToSite) -> Result<FromSite, Stopped> {
+        let (leader, report) = oneshot::channel();
+        self.input(Input::Led { from, message, via: Via::Call(Waiter::Leader(leader)) });
+        report.await.map_err(|_| Stopped)
+    }
+
     /// What a peer in doubt may know.
     pub(crate) async fn peer_asks(&self, id: TransactionId) -> Result<Inquired, Stopped> {
         let (waiter, answer) = oneshot::channel();
@@ -246,16 +259,9 @@ impl Engine {
     /// How many there are.
     pub(crate) async fn open_counts(&self) -> Result<OpenCounts, Stopped> {
         let counted = self.shard.ask(|shard| {
-            let mut counts = OpenCounts::default();
-            for branch in shard.open_branches() {
-                if branch.one_phase.is_some() {
-                    counts.one_phase += 1;
-                } else {
-                    counts.in_doubt += 1;
-                    let oldest = counts.oldest_ms.unwrap_or(branch.since_ms);
-                    counts.oldest_ms = Some(oldest.min(branch.since_ms));
-                }
-            }
+            let unforgotten = shard.unforgotten();
+            let mut counts = OpenCounts { unforgotten, ..OpenCounts::default() };
+            shard.open_branches().for_each(|branch| counts.add(&branch));
             counts
         });
         counted.await.ok_or(Stopped)

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use handfast_commit_core::id::{Incarnation, Protocol, TransactionId};
+use handfast_commit_core::id::{Incarnation, TransactionId};
 use handfast_commit_core::two_phase::participant::{Input, SessionRefusal};
 use handfast_runtime::clock::Clock;
 use handfast_runtime::shard::ShardHandle;
@@ -19,6 +19,7 @@ use tonic_types::StatusExt;
 
 use crate::engine::{after, touch};
 use crate::outgoing::Outgoing;
+use crate::participant_service::served;
 use crate::shard::{ParticipantShard, ShardInput};
 
 /// Most branches whose enlistment has failed and may be tried again. Beyond them the oldest is forgotten:
@@ -105,8 +106,8 @@ impl Handle {
     /// [`EnlistError`]; then the work must not be done.
     pub async fn enlist(&self, id: TransactionId) -> Result<(), EnlistError> {
         self.check_stage()?;
-        if id.protocol() != Protocol::TwoPhase {
-            let reason = format!("transaction {id} is not one of two-phase commit");
+        if !served(id) {
+            let reason = format!("the protocol of transaction {id} is not served");
             return Err(EnlistError::WrongState(reason));
         }
         match self.touch(id).await? {

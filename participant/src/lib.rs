@@ -88,8 +88,9 @@
 //! | `shard`, `effects` | the pure core as the driver turns it, and what it wants done |
 //! | `engine`, `recovery` | the participant without its network, and its start |
 //! | `server`, `participant_service`, `session`, `sessions` | what coordinators and peers call |
+//! | `voting` | this participant among the voting sites of three-phase commit |
 //! | `outgoing`, `registration`, [`enlistment`] | what is asked of them |
-//! | `resource_calls` | the resource manager, and what its mistakes may not break |
+//! | `resource_calls`, `pre_commits` | the resource manager, and what its mistakes may not break |
 //!
 //! The rules of the protocol are not here: they are in `handfast_commit_core`.
 
@@ -104,6 +105,7 @@ mod observe;
 mod outgoing;
 mod participant;
 mod participant_service;
+mod pre_commits;
 mod recovery;
 mod registration;
 mod resource_calls;
@@ -114,6 +116,7 @@ mod sessions;
 mod shard;
 mod status;
 mod store;
+mod voting;
 
 #[doc(hidden)]
 pub mod simulation;

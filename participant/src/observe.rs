@@ -2,10 +2,12 @@
 //!
 //! Nothing is decided here. Alarms are errors, and are counted: one is worth waking somebody.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use handfast_commit_core::id::ParticipantName;
-use handfast_commit_core::two_phase::participant::{Ending, Event};
+use handfast_commit_core::three_phase::Standing;
+use handfast_commit_core::two_phase::participant::{Ending, Event, OpenBranch};
 use handfast_journal::WriterObserver;
 
 /// Says what has happened.
@@ -29,7 +31,8 @@ pub(crate) fn note(participant: &ParticipantName, event: &Event) {
             metrics::counter!("handfast_participant_blocked_total").increment(1);
             // A hundred thousand branches in doubt wait for the same coordinator, and say so again and
             // again: the log tells of one a second, ListInDoubt of all.
-            if once_a_second() {
+            static LAST: Limiter = Limiter::new();
+            if LAST.once_a_second() {
                 tracing::warn!(
                     transaction = %id,
                     %participant,
@@ -39,10 +42,26 @@ pub(crate) fn note(participant: &ParticipantName, event: &Event) {
             }
         }
         Event::Elects { id, ballot } => {
-            tracing::info!(transaction = %id, %participant, %ballot, "leads an election");
+            metrics::counter!("handfast_participant_elections_total").increment(1);
+            // A coordinator that is gone leaves many transactions behind, each with an election of its own.
+            static LAST: Limiter = Limiter::new();
+            if LAST.once_a_second() {
+                tracing::info!(
+                    transaction = %id,
+                    %participant,
+                    %ballot,
+                    "leads an election: nobody else has ended the transaction"
+                );
+            }
         }
         Event::Terminated { id, committed } => {
-            tracing::info!(transaction = %id, %participant, committed, "ended by an election");
+            let outcome = if *committed { "committed" } else { "aborted" };
+            metrics::counter!("handfast_participant_terminations_total", "outcome" => outcome)
+                .increment(1);
+            static LAST: Limiter = Limiter::new();
+            if LAST.once_a_second() {
+                tracing::info!(transaction = %id, %participant, "{outcome} by an election led here");
+            }
         }
         Event::ResourceFailed { id, reason } => {
             metrics::counter!("handfast_participant_resource_failures_total").increment(1);
@@ -66,15 +85,59 @@ pub(crate) struct OpenCounts {
     pub(crate) one_phase: usize,
     /// Wall clock, milliseconds since 1970; of the oldest in doubt.
     pub(crate) oldest_ms: Option<u64>,
+    /// Three-phase commit: of those in doubt, that have moved towards commit and towards abort.
+    pub(crate) pre_committed: usize,
+    pub(crate) pre_aborted: usize,
+    /// Three-phase commit: of those in doubt, whose termination this participant leads.
+    pub(crate) led: usize,
+    /// Three-phase commit: decided, and not known to be decided everywhere.
+    pub(crate) unforgotten: usize,
 }
 
 impl OpenCounts {
+    /// Counts one more.
+    pub(crate) fn add(&mut self, branch: &OpenBranch) {
+        if branch.one_phase.is_some() {
+            self.one_phase += 1;
+            return;
+        }
+        self.in_doubt += 1;
+        let oldest = self.oldest_ms.unwrap_or(branch.since_ms);
+        self.oldest_ms = Some(oldest.min(branch.since_ms));
+        if let Some(site) = &branch.site {
+            match site.standing {
+                Standing::Waiting => {}
+                Standing::PreCommitted => self.pre_committed += 1,
+                Standing::PreAborted => self.pre_aborted += 1,
+            }
+            self.led += usize::from(site.wanted > 0);
+        }
+    }
+
     pub(crate) fn show(self, now_ms: u64) {
         let age_ms = self.oldest_ms.map_or(0, |oldest| now_ms.saturating_sub(oldest));
         metrics::gauge!("handfast_participant_in_doubt").set(self.in_doubt as f64);
         metrics::gauge!("handfast_participant_in_doubt_oldest_age_seconds")
             .set(age_ms as f64 / 1000.0);
         metrics::gauge!("handfast_participant_one_phase_kept").set(self.one_phase as f64);
+        metrics::gauge!("handfast_participant_pre_committed").set(self.pre_committed as f64);
+        metrics::gauge!("handfast_participant_pre_aborted").set(self.pre_aborted as f64);
+        metrics::gauge!("handfast_participant_terminations_led").set(self.led as f64);
+        metrics::gauge!("handfast_participant_decisions_kept").set(self.unforgotten as f64);
+    }
+}
+
+/// Says yes to the first of each second.
+struct Limiter(AtomicU64);
+
+impl Limiter {
+    const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    fn once_a_second(&self) -> bool {
+        let now = handfast_runtime::clock::wall_ms() / 1000;
+        self.0.swap(now, Ordering::Relaxed) != now
     }
 }
 
@@ -88,11 +151,4 @@ impl WriterObserver for LogObserver {
         metrics::counter!("handfast_log_bytes_total").increment(bytes as u64);
         metrics::counter!("handfast_log_mutations_total").increment(mutations as u64);
     }
-}
-/// True for the first call of each second.
-fn once_a_second() -> bool {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static LAST: AtomicU64 = AtomicU64::new(0);
-    let now = handfast_runtime::clock::wall_ms() / 1000;
-    LAST.swap(now, Ordering::Relaxed) != now
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use handfast_commit_core::id::{Incarnation, ParticipantName, Slot, TransactionId};
 use handfast_commit_core::message::Inquired;
+use handfast_commit_core::three_phase::SiteName;
 use handfast_wire::convert;
 use handfast_wire::v1;
 use handfast_wire::v1::coordinator_service_client::CoordinatorServiceClient;
@@ -37,6 +38,8 @@ pub(crate) struct Outgoing {
     configured: String,
     /// Where each slot's coordinator says that it is.
     heard: Mutex<BTreeMap<Slot, String>>,
+    /// Where voting sites that lead say that they are: they may have moved since PREPARE named them.
+    heard_sites: Mutex<BTreeMap<SiteName, String>>,
     channels: Mutex<BTreeMap<String, Channel>>,
     questions: Arc<Semaphore>,
 }
@@ -47,6 +50,7 @@ impl Outgoing {
             participant,
             configured,
             heard: Mutex::default(),
+            heard_sites: Mutex::default(),
             channels: Mutex::default(),
             questions: Arc::new(Semaphore::new(QUESTIONS_MAX)),
         }
@@ -61,6 +65,37 @@ impl Outgoing {
         if heard.get(&slot).is_none_or(|known| known != endpoint) {
             heard.insert(slot, endpoint.to_owned());
         }
+    }
+
+    /// A voting site that leads has said where it answers.
+    pub(crate) fn heard_site(&self, site: &SiteName, endpoint: &str) {
+        let mut heard = lock(&self.heard_sites);
+        if endpoint.is_empty() || heard.get(site).is_some_and(|known| known == endpoint) {
+            return;
+        }
+        if heard.len() >= CHANNELS_MAX {
+            heard.clear();
+        }
+        heard.insert(site.clone(), endpoint.to_owned());
+    }
+
+    /// Where a voting site of a transaction may be, the likeliest place first. `remembered` is what PREPARE
+    /// said, or what has been heard since.
+    pub(crate) fn site_endpoints(
+        &self,
+        slot: Slot,
+        to: &SiteName,
+        remembered: &str,
+    ) -> Vec<String> {
+        if *to == SiteName::Coordinator {
+            return self.coordinator_endpoints(slot, remembered);
+        }
+        let heard = lock(&self.heard_sites).get(to).cloned();
+        let mut endpoints: Vec<String> = heard.into_iter().collect();
+        if !remembered.is_empty() && !endpoints.iter().any(|known| known == remembered) {
+            endpoints.push(remembered.to_owned());
+        }
+        endpoints
     }
 
     /// Where the configuration says that the coordinator is.
@@ -248,5 +283,21 @@ mod tests {
         assert_eq!(of("http://log"), ["http://session", "http://log", "http://configured"]);
         outgoing.heard(Slot(1), "http://configured");
         assert_eq!(of("http://configured"), ["http://configured"]);
+    }
+
+    #[test]
+    fn a_voting_site_is_sought_where_it_was_heard_last() {
+        let name = |text: &str| text.parse().expect("a name");
+        let outgoing = Outgoing::new(name("a"), "http://configured".into());
+        let of = |to: &SiteName| outgoing.site_endpoints(Slot(1), to, "http://log");
+        assert_eq!(of(&SiteName::Coordinator), ["http://log", "http://configured"]);
+        let peer = SiteName::Participant(name("b"));
+        assert_eq!(of(&peer), ["http://log"]);
+        outgoing.heard_site(&peer, "http://moved");
+        outgoing.heard_site(&peer, "");
+        assert_eq!(of(&peer), ["http://moved", "http://log"]);
+        assert_eq!(of(&SiteName::Witness(name("b"))), ["http://log"], "another site's name");
+        outgoing.heard_site(&peer, "http://log");
+        assert_eq!(of(&peer), ["http://log"]);
     }
 }

@@ -269,6 +269,7 @@ impl Opened {
             handle: shard,
             queue,
             outgoing,
+            endpoint: String::new(),
             on_poison: builder.on_poison,
             config,
         };

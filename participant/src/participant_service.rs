@@ -6,12 +6,13 @@ use std::sync::{Arc, RwLock};
 
 use bytes::Bytes;
 use handfast_commit_core::id::{Incarnation, ParticipantName, Protocol, TransactionId};
-use handfast_commit_core::message::{FromParticipant, Vote};
+use handfast_commit_core::message::{FromParticipant, Report, Vote};
+use handfast_commit_core::three_phase::SiteName;
 use handfast_commit_core::two_phase::participant::{OpenBranch, Origin};
-use handfast_wire::convert;
 use handfast_wire::v1;
 use handfast_wire::v1::participant_service_server::ParticipantService;
 use handfast_wire::v1::peer_service_server::PeerService;
+use handfast_wire::{convert, site};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::engine::{Engine, Stopped};
@@ -60,7 +61,24 @@ pub(crate) fn check_name(ours: &ParticipantName, asked: &str) -> Result<(), Stat
 /// Reads the id of a transaction that is served.
 pub(crate) fn served_id(text: &str) -> Result<TransactionId, Status> {
     let id = convert::transaction_id(text).map_err(|error| status::invalid(&error))?;
-    if id.protocol() == Protocol::TwoPhase { Ok(id) } else { Err(status::unserved(id)) }
+    if served(id) { Ok(id) } else { Err(status::unserved(id)) }
+}
+
+/// Refuses a coordinator that speaks of another one's transaction.
+pub(crate) fn check_slot(id: TransactionId, origin: &Origin) -> Result<(), Status> {
+    if id.slot() == origin.slot {
+        return Ok(());
+    }
+    Err(status::refused(format!(
+        "transaction {id} belongs to slot {}, the sender speaks for slot {}",
+        id.slot().0,
+        origin.slot.0
+    )))
+}
+
+/// Whether transactions like this one are served.
+pub(crate) fn served(id: TransactionId) -> bool {
+    matches!(id.protocol(), Protocol::TwoPhase | Protocol::ThreePhase)
 }
 
 fn stopped(_: Stopped) -> Status {
@@ -127,10 +145,36 @@ impl ParticipantService for ParticipantApi {
         let engine = self.ready.get()?;
         let request = request.into_inner();
         check_name(engine.name(), &request.participant)?;
-        let id = convert::transaction_id(&request.transaction_id)
-            .map_err(|error| status::invalid(&error))?;
-        // Two-phase commit has no such message, and three-phase commit is not served.
-        Err(status::unserved(id))
+        let id = served_id(&request.transaction_id)?;
+        if id.protocol() != Protocol::ThreePhase {
+            return Err(status::refused(format!("transaction {id} has no PRE_COMMIT")));
+        }
+        let origin = origin_of(&engine, request.origin.as_ref())?;
+        check_slot(id, &origin)?;
+        engine.check_epoch(&origin).await.map_err(stopped)?.map_err(status::refused)?;
+        let message = v1::SiteOrder {
+            transaction_id: request.transaction_id,
+            incarnation: request.participant_incarnation,
+            kind: v1::SiteOrderKind::PreCommit.into(),
+            ballot: request.ballot,
+            committed: false,
+        };
+        let order = site::order(&message).map_err(|error| status::invalid(&error))?;
+        match engine.led(SiteName::Coordinator, order).await.map_err(stopped)?.report {
+            Report::Moved { ballot } => {
+                let promised = ballot.to_number();
+                Ok(Response::new(v1::PreCommitResponse { accepted: true, promised }))
+            }
+            Report::Refused { promised, .. } => {
+                let promised = promised.to_number();
+                Ok(Response::new(v1::PreCommitResponse { accepted: false, promised }))
+            }
+            Report::Known { committed } => {
+                let outcome = if committed { "committed" } else { "aborted" };
+                Err(status::refused(format!("transaction {id} is {outcome} here")))
+            }
+            _ => Err(status::refused(format!("transaction {id} has not voted here"))),
+        }
     }
 
     async fn commit(

@@ -28,6 +28,8 @@ pub trait AnyResource: Send + Sync + 'static {
     fn prepare(&self, id: TransactionId, work: Work) -> Pending<'_, Prepared>;
     /// See [`ResourceManager::cancel`].
     fn cancel(&self, id: TransactionId);
+    /// See [`ResourceManager::pre_commit`].
+    fn pre_commit(&self, id: TransactionId) -> Pending<'_, ()>;
     /// See [`ResourceManager::commit`].
     fn commit(&self, id: TransactionId) -> Pending<'_, Result<Finished, ResourceError>>;
     /// See [`ResourceManager::abort`].
@@ -49,6 +51,10 @@ impl<R: ResourceManager> AnyResource for R {
 
     fn cancel(&self, id: TransactionId) {
         ResourceManager::cancel(self, id);
+    }
+
+    fn pre_commit(&self, id: TransactionId) -> Pending<'_, ()> {
+        Box::pin(ResourceManager::pre_commit(self, id))
     }
 
     fn commit(&self, id: TransactionId) -> Pending<'_, Result<Finished, ResourceError>> {
@@ -87,7 +93,7 @@ pub fn tell(resource: &dyn AnyResource, id: TransactionId, call: &ResourceCall) 
     let told = catch_unwind(AssertUnwindSafe(|| match call {
         ResourceCall::Cancel => resource.cancel(id),
         ResourceCall::Finished(ending) => resource.finished(id, ending_of(*ending)),
-        // No resource manager has asked to hear of it.
+        // It may take its time: pre_commit().
         ResourceCall::PreCommit => {}
         ResourceCall::Prepare { .. } | ResourceCall::Commit | ResourceCall::Abort => {
             unreachable!("these have a result, which call() waits for")
@@ -95,6 +101,13 @@ pub fn tell(resource: &dyn AnyResource, id: TransactionId, call: &ResourceCall) 
     }));
     if let Err(panic) = told {
         complain(id, "cancel or finished", &*panic);
+    }
+}
+
+/// Everybody has voted prepared. Whatever comes of it, the decision is not this resource's.
+pub(crate) async fn pre_commit(resource: &dyn AnyResource, id: TransactionId) {
+    if let Err(panic) = guarded(|| resource.pre_commit(id)).await {
+        complain(id, "pre_commit", &*panic);
     }
 }
 
@@ -126,7 +139,7 @@ pub async fn call(
             result => result,
         },
         ResourceCall::Cancel | ResourceCall::PreCommit | ResourceCall::Finished(_) => {
-            unreachable!("these have no result: tell()")
+            unreachable!("these have no result: tell() and pre_commit()")
         }
     }
 }
@@ -265,6 +278,10 @@ mod tests {
             answer.expect("told to panic")
         }
 
+        async fn pre_commit(&self, _: TransactionId) {
+            panic!("in pre_commit")
+        }
+
         async fn commit(&self, _: TransactionId) -> Result<Finished, ResourceError> {
             panic!("in commit")
         }
@@ -323,6 +340,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_after_the_vote_is_tried_again() {
         let resource = Arc::new(Scripted::default());
+        pre_commit(&*resource, id()).await;
         let result = call(resource.clone(), id(), ResourceCall::Commit).await;
         assert!(matches!(result, ResourceResult::Failed { .. }), "{result:?}");
         let result = call(resource.clone(), id(), ResourceCall::Abort).await;

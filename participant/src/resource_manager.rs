@@ -18,6 +18,10 @@
 //!
 //! After a crash `commit` or `abort` may be called for a branch that was prepared by an earlier
 //! process, or finished by it.
+//!
+//! In a three-phase transaction [`pre_commit`](ResourceManager::pre_commit) may come between `prepare` and
+//! the call that ends the branch, which waits for its return. It is a notice, and optional: ballots,
+//! elections and everything else that three-phase commit needs are the library's.
 
 use std::future::Future;
 
@@ -110,7 +114,10 @@ pub trait ResourceManager: Send + Sync + 'static {
     /// soon as it can, with any answer.
     fn cancel(&self, _id: TransactionId) {}
 
-    /// Three-phase commit only: every participant has voted prepared.
+    /// Three-phase commit only: every participant has voted prepared, and most likely the branch will be
+    /// committed; it may be aborted all the same. A chance to make ready for that, and no more: it is not
+    /// repeated after a restart, it is left out where the decision is here first, and the branch is not
+    /// ended before it returns.
     fn pre_commit(&self, _id: TransactionId) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }

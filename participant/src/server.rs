@@ -9,8 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use handfast_runtime::listen;
+use handfast_runtime::site_service::SiteApi;
 use handfast_wire::v1::participant_service_server::ParticipantServiceServer;
 use handfast_wire::v1::peer_service_server::PeerServiceServer;
+use handfast_wire::v1::site_service_server::SiteServiceServer;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
@@ -27,6 +29,7 @@ use crate::participant_service::{ParticipantApi, Ready};
 use crate::recovery::StartError;
 use crate::registration;
 use crate::resource_manager::ResourceManager;
+use crate::voting::VotingSite;
 
 /// How dead coordinators are noticed.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -37,6 +40,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 const PARTICIPANT_SERVICE: &str = "handfast.v1.ParticipantService";
 const PEER_SERVICE: &str = "handfast.v1.PeerService";
+const SITE_SERVICE: &str = "handfast.v1.SiteService";
 
 /// Where and how to serve.
 #[derive(Debug)]
@@ -85,7 +89,7 @@ impl Health {
 
 pub(crate) async fn serve<R: ResourceManager>(
     options: ServeOptions,
-    parts: Parts,
+    mut parts: Parts,
     resource: Arc<R>,
     extra: Routes,
 ) -> Result<Running, StartError> {
@@ -93,7 +97,7 @@ pub(crate) async fn serve<R: ResourceManager>(
     let listener = listen::bind(listen).await?;
     let address = listener.local_addr()?;
     let (reporter, health_service) = tonic_health::server::health_reporter();
-    let own = ["", PARTICIPANT_SERVICE, PEER_SERVICE].map(str::to_owned);
+    let own = ["", PARTICIPANT_SERVICE, PEER_SERVICE, SITE_SERVICE].map(str::to_owned);
     let health = Health { reporter, services: own.into_iter().chain(services).collect() };
     health.report(ServingStatus::NotServing).await;
     let reflection = tonic_reflection::server::Builder::configure()
@@ -107,6 +111,7 @@ pub(crate) async fn serve<R: ResourceManager>(
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let peers = PeerServiceServer::new(api);
+    let voting = SiteApi::new(Arc::new(VotingSite::new(ready.clone())));
     let (close, closed) = oneshot::channel::<()>();
     // The builder's own setting does not reach connections that it has not accepted itself; without it
     // small frames wait 40 ms for the other side's delayed acknowledgement.
@@ -119,11 +124,14 @@ pub(crate) async fn serve<R: ResourceManager>(
         .add_service(reflection)
         .add_service(participant)
         .add_service(peers)
+        .add_service(SiteServiceServer::new(voting))
         .serve_with_incoming_shutdown(incoming, async {
             let _ = closed.await;
         });
     let server = tokio::spawn(server);
 
+    let endpoint = advertise.unwrap_or_else(|| format!("http://{address}"));
+    parts.endpoint.clone_from(&endpoint);
     let engine = match Engine::start(parts, resource).await {
         Ok(engine) => Arc::new(engine),
         Err(error) => {
@@ -136,7 +144,6 @@ pub(crate) async fn serve<R: ResourceManager>(
     ready.set(Some(Arc::clone(&engine)));
     handle.set_stage(Stage::Serving);
     health.report(ServingStatus::Serving).await;
-    let endpoint = advertise.unwrap_or_else(|| format!("http://{address}"));
     let tasks = vec![
         tokio::spawn(registration::keep_registered(
             Arc::clone(&engine),

@@ -8,15 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use handfast_commit_core::id::{Incarnation, TransactionId};
+use handfast_commit_core::three_phase::SiteName;
 use handfast_commit_core::two_phase::participant::{Input, Origin, Via};
 use handfast_wire::convert::{self, InvalidField};
-use handfast_wire::v1;
 use handfast_wire::v1::coordinator_message::Message;
+use handfast_wire::{site, v1};
 use tokio::sync::watch;
 use tonic::{Status, Streaming};
 
 use crate::engine::Engine;
-use crate::participant_service::{check_name, served_id};
+use crate::participant_service::{check_name, check_slot, served_id};
 use crate::session_frames::{Said, SessionFrames};
 use crate::sessions::{SessionEnds, SessionNumber};
 use crate::shard::{OnePhaseCommitted, ShardInput};
@@ -205,10 +206,11 @@ impl Session {
                 let id = served_id(&request.transaction_id)?;
                 Input::Forget { id, origin }
             }
-            Message::PreCommit(request) => {
-                let id = convert::transaction_id(&request.transaction_id)
-                    .map_err(|error| status::invalid(&error))?;
-                return Err(status::unserved(id));
+            Message::Order(order) => {
+                served_id(&order.transaction_id)?;
+                let message = site::order(&order).map_err(|error| status::invalid(&error))?;
+                check_slot(message.id, &origin)?;
+                Input::Led { from: SiteName::Coordinator, message, via: Via::Link }
             }
             Message::InquiryAnswer(answer) => {
                 let (id, outcome) = match convert::inquired(Some(&answer)) {
@@ -254,7 +256,7 @@ fn id_of(message: &Message) -> &str {
         Message::Commit(request) => &request.transaction_id,
         Message::Abort(request) => &request.transaction_id,
         Message::Forget(request) => &request.transaction_id,
-        Message::PreCommit(request) => &request.transaction_id,
+        Message::Order(order) => &order.transaction_id,
         Message::InquiryAnswer(answer) => &answer.transaction_id,
     }
 }

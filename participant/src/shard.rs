@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use handfast_commit_core::id::{Epoch, Incarnation, RequestId, Slot, TransactionId};
-use handfast_commit_core::message::{FromParticipant, Inquired};
+use handfast_commit_core::message::{FromParticipant, FromSite, Inquired};
 use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::record::{ParticipantEntry, ParticipantRecord};
 use handfast_commit_core::step::{Now, Position, Step, TimerKey};
@@ -19,8 +19,11 @@ use handfast_commit_core::two_phase::participant::{
 use handfast_journal::{Mutation, Table};
 use handfast_runtime::crash_point::reached;
 use handfast_runtime::driver::Machine;
+use handfast_runtime::site_service::ReportTo;
 use handfast_wire::record::{ParticipantWrite, encode_participant};
 use tokio::sync::oneshot;
+
+use crate::voting;
 
 /// Where what is known of a slot is, in the table of facts about ourselves.
 pub(crate) const SLOT_PREFIX: &[u8] = b"slot";
@@ -34,6 +37,10 @@ pub enum Waiter {
     Peer(oneshot::Sender<Inquired>),
     /// Work that is about to be done in a session.
     Touch(oneshot::Sender<Result<(), SessionRefusal>>),
+    /// Another voting site, which leads.
+    Site(ReportTo),
+    /// Whoever leads, by a call of his own.
+    Leader(oneshot::Sender<FromSite>),
 }
 
 /// What the shard is told.
@@ -102,6 +109,11 @@ impl ParticipantShard {
     /// The branches that this participant cannot end by itself, oldest first.
     pub fn open_branches(&self) -> impl Iterator<Item = OpenBranch> + '_ {
         self.core.open_branches()
+    }
+
+    /// Three-phase commit: how many decisions are kept, because not every site is known to have them.
+    pub fn unforgotten(&self) -> usize {
+        self.core.unforgotten()
     }
 
     /// The highest epoch heard of a slot.
@@ -224,10 +236,12 @@ impl Machine for ParticipantShard {
                 reached("participant.before-abort-record")
             }
             ParticipantRecord::OnePhase(_) => reached("participant.one-phase.before-record"),
-            ParticipantRecord::Voted(_)
-            | ParticipantRecord::Decided(_)
-            | ParticipantRecord::Forgotten { .. }
-            | ParticipantRecord::SlotSeen { .. } => {}
+            record @ (ParticipantRecord::Voted(_) | ParticipantRecord::Decided(_)) => {
+                if let Some(point) = voting::record_point(record) {
+                    reached(point);
+                }
+            }
+            ParticipantRecord::Forgotten { .. } | ParticipantRecord::SlotSeen { .. } => {}
         }
         mutations.push(match encode_participant(&entry.record) {
             ParticipantWrite::Put(id, value) => Mutation::put(Table::Live, *id.as_bytes(), value),

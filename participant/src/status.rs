@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use handfast_commit_core::id::{ParticipantName, Protocol, TransactionId};
+use handfast_commit_core::three_phase::SiteName;
 use handfast_wire::convert::InvalidField;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
@@ -54,6 +55,14 @@ pub(crate) fn wrong_participant(ours: &ParticipantName, asked: &str) -> Status {
          points to the wrong address"
     );
     status(Code::FailedPrecondition, "WRONG_PARTICIPANT", message)
+}
+
+/// Another voting site is meant.
+pub(crate) fn wrong_site(ours: &ParticipantName, asked: &SiteName) -> Status {
+    let message = format!(
+        "this is participant {ours}, and the orders are for {asked}: it is served somewhere else now"
+    );
+    status(Code::FailedPrecondition, "WRONG_SITE", message)
 }
 
 /// Another protocol than the one that is served.

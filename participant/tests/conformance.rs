@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use handfast_commit_core::id::Protocol;
 use handfast_participant::Store;
 use handfast_participant::conformance::{Broken, Subject, check};
 use handfast_participant::resource_manager::{
@@ -51,6 +52,9 @@ enum Fault {
     PreparesWithoutWork,
     IgnoresTheCall,
     CannotCommitWhatWasPreparedBefore,
+    LosesWhatIsPreCommitted,
+    CommitsWhatWasPreCommittedAndIsAborted,
+    NeedsAPreCommit,
 }
 
 /// The key-value store with a fault.
@@ -58,6 +62,13 @@ struct Faulty {
     inner: KeyValueStore,
     fault: Fault,
     prepared_here: Mutex<Vec<TransactionId>>,
+    pre_committed_here: Mutex<Vec<TransactionId>>,
+}
+
+impl Faulty {
+    fn has_pre_committed(&self, id: TransactionId) -> bool {
+        self.pre_committed_here.lock().expect("no panic").contains(&id)
+    }
 }
 
 impl ResourceManager for Faulty {
@@ -84,7 +95,22 @@ impl ResourceManager for Faulty {
         }
     }
 
+    async fn pre_commit(&self, id: TransactionId) {
+        self.pre_committed_here.lock().expect("no panic").push(id);
+    }
+
     async fn commit(&self, id: TransactionId) -> Result<Finished, ResourceError> {
+        match self.fault {
+            Fault::LosesWhatIsPreCommitted if self.has_pre_committed(id) => {
+                return Ok(Finished::AlreadyDone);
+            }
+            Fault::NeedsAPreCommit
+                if id.protocol() == Protocol::ThreePhase && !self.has_pre_committed(id) =>
+            {
+                return Ok(Finished::AlreadyDone);
+            }
+            _ => {}
+        }
         if self.fault == Fault::CannotCommitWhatWasPreparedBefore
             && !self.prepared_here.lock().expect("no panic").contains(&id)
         {
@@ -101,6 +127,9 @@ impl ResourceManager for Faulty {
 
     async fn abort(&self, id: TransactionId) -> Result<Finished, ResourceError> {
         match self.fault {
+            Fault::CommitsWhatWasPreCommittedAndIsAborted if self.has_pre_committed(id) => {
+                self.inner.commit(id).await
+            }
             Fault::CommitsWhatItAborts => match self.inner.commit(id).await? {
                 Finished::Done { changes } => Ok(Finished::Done { changes }),
                 _ => self.inner.abort(id).await,
@@ -148,7 +177,12 @@ impl Subject for KeyValue {
         let config = KeyValueConfig { lock_wait: Duration::from_secs(5) };
         let inner = KeyValueStore::open(store.reader(), config).map_err(|e| e.to_string())?;
         *self.store.lock().expect("no panic") = Some(store);
-        Ok(Arc::new(Faulty { inner, fault: self.fault, prepared_here: Mutex::default() }))
+        Ok(Arc::new(Faulty {
+            inner,
+            fault: self.fault,
+            prepared_here: Mutex::default(),
+            pre_committed_here: Mutex::default(),
+        }))
     }
 
     fn work(&self, place: u32, amount: u64) -> Vec<u8> {
@@ -188,6 +222,9 @@ async fn the_suite_sees_what_breaks_the_contract() {
         (Fault::KnowsNoBranchToAbort, "the abort of a branch that was never heard of"),
         (Fault::PreparesWithoutWork, "work that is not here cannot be prepared"),
         (Fault::CannotCommitWhatWasPreparedBefore, "a prepared branch survives a crash, unseen"),
+        (Fault::LosesWhatIsPreCommitted, "a pre-commit changes nothing that is seen"),
+        (Fault::CommitsWhatWasPreCommittedAndIsAborted, "a branch that was pre-committed can be"),
+        (Fault::NeedsAPreCommit, "a pre-commit changes nothing that is seen"),
     ] {
         let broken = check_key_value(fault).await.expect_err(&format!("{fault:?}"));
         assert!(broken.rule.starts_with(rule), "{fault:?}: {broken}");

@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "handfast/v1/types.proto",
         "handfast/v1/transaction.proto",
+        "handfast/v1/site.proto",
         "handfast/v1/participant.proto",
         "handfast/v1/coordinator.proto",
         "handfast/v1/key_value.proto",

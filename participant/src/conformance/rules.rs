@@ -7,6 +7,9 @@ use handfast_commit_core::id::RequestId;
 use handfast_commit_core::message::{FromParticipant, Vote};
 
 use super::site::{Seen, Site, id, must};
+use super::voting::{
+    lost_pre_commit, pre_committed_aborts, pre_committed_commits, pre_committed_survives,
+};
 use super::{Broken, Subject};
 use crate::resource_manager::{Finished, ResourceManager, Work};
 
@@ -46,6 +49,10 @@ pub(super) async fn check_all<S: Subject>(subject: &S, folder: &Path) -> Result<
         "work that cannot be done is refused, and leaves nothing" => bad_work,
         "work that is not here cannot be prepared" => unknown_session,
         "what keeps everything in the store commits in one phase, once" => one_phase,
+        "a pre-commit changes nothing that is seen, and the commit comes behind it" => pre_committed_commits,
+        "a branch that was pre-committed can be aborted" => pre_committed_aborts,
+        "a pre-committed branch survives a crash, and commits or aborts" => pre_committed_survives,
+        "a pre-commit that was not recorded is repeated" => lost_pre_commit,
     }
     Ok(())
 }

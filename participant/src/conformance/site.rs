@@ -10,7 +10,10 @@ use bytes::Bytes;
 use handfast_commit_core::id::{
     Epoch, Incarnation, Protocol, RequestId, Sequence, Slot, TransactionId,
 };
-use handfast_commit_core::message::{FromParticipant, Prepare, Vote};
+use handfast_commit_core::message::{
+    FromParticipant, Order, Prepare, Report, ToSite, Vote, Voting,
+};
+use handfast_commit_core::three_phase::{SiteName, SiteNumber, Sites};
 use handfast_commit_core::two_phase::participant::Origin;
 use handfast_journal::{Kind, MemoryDisk, MemoryJournal, Unsynced};
 use handfast_wire::convert::PrepareOrder;
@@ -35,6 +38,7 @@ pub(super) struct Site<'a, S: Subject> {
     subject: &'a S,
     folder: PathBuf,
     disk: MemoryDisk,
+    protocol: Protocol,
     process: Option<Process<S::Resource>>,
 }
 
@@ -43,7 +47,7 @@ struct Process<R> {
     resource: Arc<R>,
 }
 
-/// A transaction by its number; they get older in this order.
+/// A two-phase transaction by its number; they get older in this order.
 pub(super) fn id(number: u64) -> TransactionId {
     TransactionId::new(Slot(0), Protocol::TwoPhase, Epoch(1), Sequence(number))
 }
@@ -70,9 +74,19 @@ impl<'a, S: Subject> Site<'a, S> {
         std::fs::create_dir_all(folder)
             .map_err(|error| format!("{} cannot be made: {error}", folder.display()))?;
         let disk = MemoryDisk::new(1);
-        let mut site = Self { subject, folder: folder.to_owned(), disk, process: None };
+        let (folder, protocol) = (folder.to_owned(), Protocol::TwoPhase);
+        let mut site = Self { subject, folder, disk, protocol, process: None };
         site.start().await?;
         Ok(site)
+    }
+
+    /// From here on its transactions are those of three-phase commit, with this participant as the only one.
+    pub(super) fn three_phase(&mut self) {
+        self.protocol = Protocol::ThreePhase;
+    }
+
+    fn id(&self, number: u64) -> TransactionId {
+        TransactionId::new(Slot(0), self.protocol, Epoch(1), Sequence(number))
     }
 
     async fn start(&mut self) -> Result<(), Seen> {
@@ -124,13 +138,17 @@ impl<'a, S: Subject> Site<'a, S> {
         one_phase: Option<RequestId>,
     ) -> impl Future<Output = Result<Vote, Seen>> + Send + 'static {
         let engine = Arc::clone(&self.process().engine);
+        let voting = (self.protocol == Protocol::ThreePhase).then(|| {
+            let own = (engine.name().clone(), engine.incarnation());
+            Box::new(Voting { sites: Sites::new(vec![own], Vec::new()), own: SiteNumber(1) })
+        });
         let prepare = Prepare {
-            id: id(number),
+            id: self.id(number),
             work: Some(Bytes::from(payload)),
             peers: Vec::new(),
             one_phase: one_phase.is_some(),
             request_id: one_phase,
-            voting: None,
+            voting,
         };
         let order = PrepareOrder { prepare, peers: Vec::new() };
         async move {
@@ -159,10 +177,10 @@ impl<'a, S: Subject> Site<'a, S> {
         &self,
         number: u64,
     ) -> impl Future<Output = Result<FromParticipant, Seen>> + Send + 'static {
-        let engine = Arc::clone(&self.process().engine);
+        let (engine, id) = (Arc::clone(&self.process().engine), self.id(number));
         async move {
             let incarnation = engine.incarnation();
-            let commit = engine.commit(id(number), incarnation, origin());
+            let commit = engine.commit(id, incarnation, origin());
             let what = format!("the acknowledgement of branch {number}'s commit");
             must(&what, commit).await?.map_err(|stopped| stopped.to_string())
         }
@@ -179,9 +197,9 @@ impl<'a, S: Subject> Site<'a, S> {
         &self,
         number: u64,
     ) -> impl Future<Output = Result<FromParticipant, Seen>> + Send + 'static {
-        let engine = Arc::clone(&self.process().engine);
+        let (engine, id) = (Arc::clone(&self.process().engine), self.id(number));
         async move {
-            let abort = engine.abort(id(number), origin());
+            let abort = engine.abort(id, origin());
             let what = format!("the acknowledgement of branch {number}'s abort");
             must(&what, abort).await?.map_err(|stopped| stopped.to_string())
         }
@@ -198,6 +216,15 @@ impl<'a, S: Subject> Site<'a, S> {
         }
     }
 
+    /// An order of the coordinator, in its first ballot or in a later one.
+    pub(super) async fn led(&self, number: u64, order: Order) -> Result<Report, Seen> {
+        let engine = &self.process().engine;
+        let order = ToSite { id: self.id(number), incarnation: engine.incarnation(), order };
+        let what = format!("the report of branch {number}");
+        let reported = must(&what, engine.led(SiteName::Coordinator, order)).await?;
+        reported.map(|message| message.report).map_err(|stopped| stopped.to_string())
+    }
+
     /// The number at a place is this one.
     pub(super) async fn shows(&self, place: u32, number: u64, when: &str) -> Result<(), Seen> {
         let found = must("the number", self.subject.probe(self.resource(), place)).await??;
@@ -209,7 +236,7 @@ impl<'a, S: Subject> Site<'a, S> {
 
     /// The resource's own list is this one. What has just ended may still be on its way out.
     pub(super) async fn holds(&self, numbers: &[u64], when: &str) -> Result<(), Seen> {
-        let expected: BTreeSet<_> = numbers.iter().map(|number| id(*number)).collect();
+        let expected: BTreeSet<_> = numbers.iter().map(|number| self.id(*number)).collect();
         let mut found = BTreeSet::new();
         for _ in 0..200 {
             let listed = must("the list", self.resource().in_doubt()).await?;

@@ -90,7 +90,7 @@ async fn refusals_say_what_the_coordinator_said() {
         assert!(refused.message().contains(&message), "{refused:?}");
     }
     apply(&site, &id(1, 1), add("a", 1)).await.expect("accepted at last");
-    let malformed = apply(&site, &id(1, 2).replace("-02-", "-03-"), add("a", 1)).await;
+    let malformed = apply(&site, &id(1, 2).replace("-02-", "-04-"), add("a", 1)).await;
     assert_eq!(malformed.expect_err("three-phase").code(), Code::FailedPrecondition);
 }
 

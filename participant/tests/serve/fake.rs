@@ -17,8 +17,10 @@ pub struct Told {
     pub registrations: Vec<v1::RegisterParticipantRequest>,
     pub inquiries: Vec<v1::InquireRequest>,
     pub enlistments: Vec<v1::EnlistBranchRequest>,
-    /// By transaction; UNAVAILABLE for the others.
+    /// By transaction.
     pub outcomes: BTreeMap<String, v1::InquiryOutcome>,
+    /// Of the other transactions; UNAVAILABLE when there is none.
+    pub outcome: Option<v1::InquiryOutcome>,
     /// What the next enlistments are answered, before they are accepted.
     pub refusals: Vec<Status>,
     /// Every enlistment is accepted and its answer lost while this is set.
@@ -135,7 +137,7 @@ impl CoordinatorService for Service {
     ) -> Result<Response<v1::InquireResponse>, Status> {
         let request = request.into_inner();
         let mut told = self.told();
-        let outcome = told.outcomes.get(&request.transaction_id).copied();
+        let outcome = told.outcomes.get(&request.transaction_id).copied().or(told.outcome);
         let transaction_id = request.transaction_id.clone();
         told.inquiries.push(request);
         let outcome = outcome.ok_or_else(|| Status::unavailable("silent"))?;

@@ -6,6 +6,7 @@ use handfast_wire::v1::participant_message::Message as From;
 use tonic::Code;
 
 use crate::site::{NAME, Session, Site, abort, add, id, origin, prepare};
+use crate::voting::three;
 
 fn commit(site_incarnation: u64, id: &str, epoch: u64) -> To {
     To::Commit(v1::CommitRequest {
@@ -109,8 +110,8 @@ async fn a_bad_message_is_refused_and_the_others_are_heard() {
     let site = Site::start().await;
     let mut session = Session::open(&site, 1, 1).await.expect("open");
     let stranger = v1::AbortRequest { participant: "other".into(), ..abort(&id(1, 1), 1) };
-    let three_phase = id(1, 2).replace("-02-", "-03-");
-    let pre_commit = v1::PreCommitRequest { transaction_id: id(1, 3), ..Default::default() };
+    let paxos = id(1, 2).replace("-02-", "-04-");
+    let nothing = v1::SiteOrder { transaction_id: three(3), ..Default::default() };
     let oversized = v1::PrepareRequest {
         payload: vec![0; (1 << 20) + 1].into(),
         ..prepare(&id(1, 4), 1, add("a", 1))
@@ -123,8 +124,8 @@ async fn a_bad_message_is_refused_and_the_others_are_heard() {
             vec![
                 To::Abort(nameless),
                 To::Abort(stranger),
-                To::Abort(abort(&three_phase, 1)),
-                To::PreCommit(pre_commit),
+                To::Abort(abort(&paxos, 1)),
+                To::Order(nothing),
                 To::Prepare(oversized),
                 lost,
                 To::Abort(abort(&id(1, 6), 1)),
@@ -142,8 +143,8 @@ async fn a_bad_message_is_refused_and_the_others_are_heard() {
         seen.insert(id, code);
     }
     assert_eq!(seen[&id(1, 1)], Code::FailedPrecondition);
-    assert_eq!(seen[&three_phase], Code::Unimplemented);
-    assert_eq!(seen[&id(1, 3)], Code::Unimplemented);
+    assert_eq!(seen[&paxos], Code::Unimplemented);
+    assert_eq!(seen[&three(3)], Code::InvalidArgument);
     assert_eq!(seen[&id(1, 4)], Code::InvalidArgument);
     assert_eq!(seen[&id(1, 5)], Code::DataLoss);
     assert_eq!(seen[&id(1, 6)], Code::Ok);

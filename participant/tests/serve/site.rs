@@ -1,7 +1,7 @@
 //! One participant with the key-value store, in a folder that outlives its processes.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use handfast_wire::v1::key_value_service_client::KeyValueServiceClient;
 use handfast_wire::v1::key_value_service_server::KeyValueServiceServer;
 use handfast_wire::v1::participant_service_client::ParticipantServiceClient;
 use handfast_wire::v1::peer_service_client::PeerServiceClient;
+use handfast_wire::v1::site_service_client::SiteServiceClient;
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,6 +32,7 @@ pub struct Site {
     pub folder: tempfile::TempDir,
     pub coordinator: FakeCoordinator,
     pub name: String,
+    ask_after: Duration,
     process: Option<Process>,
 }
 
@@ -45,23 +47,83 @@ impl Site {
     }
 
     pub async fn start_named(name: &str) -> Self {
+        Self::start_with(name, Duration::from_millis(50)).await
+    }
+
+    /// One that asks nobody what has become of its branches, and leads nothing.
+    pub async fn start_patient() -> Self {
+        Self::start_with(NAME, Duration::from_secs(3600)).await
+    }
+
+    async fn start_with(name: &str, ask_after: Duration) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let coordinator = FakeCoordinator::start().await;
-        let mut site = Self { folder, coordinator, name: name.to_owned(), process: None };
+        let name = name.to_owned();
+        let mut site = Self { folder, coordinator, name, ask_after, process: None };
         site.run().await;
         site
     }
 
     async fn run(&mut self) {
-        let (running, store) =
-            run(self.folder.path(), &self.name, &self.coordinator.endpoint).await;
-        self.process = Some(Process { running, store });
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        self.run_at(address).await;
+    }
+
+    async fn run_at(&mut self, address: SocketAddr) {
+        for _ in 0..1000 {
+            match self.serve(address).await {
+                Ok(process) => {
+                    self.process = Some(process);
+                    return;
+                }
+                // The last process still holds it.
+                Err(StartError::Open(OpenError::Locked { .. }) | StartError::Listen(_)) => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("the folder or the port is still taken");
+    }
+
+    async fn serve(&self, address: SocketAddr) -> Result<Process, StartError> {
+        let opened = Participant::builder(&self.name)
+            .folder(self.folder.path())
+            .coordinator(&self.coordinator.endpoint)
+            .listen(address)
+            .service("handfast.v1.KeyValueService")
+            .on_poison(|error| eprintln!("poisoned: {error}"))
+            .open()?
+            .inquire_after(self.ask_after, self.ask_after * 4);
+        let store = opened.store();
+        let config = KeyValueConfig { lock_wait: Duration::from_secs(20) };
+        let resource = KeyValueStore::open(store.reader(), config).expect("sound");
+        let resource = Arc::new(resource);
+        let service = KeyValueGrpc::new(resource.clone(), opened.handle());
+        let routes = Routes::new(KeyValueServiceServer::new(service));
+        Ok(Process { running: opened.serve(resource, routes).await?, store })
     }
 
     /// Ends the process without any goodbye, and starts another one. Clients must have been dropped.
     pub async fn restart(&mut self) {
         self.process = None;
         self.run().await;
+    }
+
+    /// Ends the process without any goodbye.
+    pub fn kill(&mut self) -> SocketAddr {
+        self.process.take().expect("running").running.address()
+    }
+
+    /// Starts it where it was before.
+    pub async fn start_at(&mut self, address: SocketAddr) {
+        self.run_at(address).await;
+    }
+
+    /// Ends the process without any goodbye, and starts another one in its place.
+    pub async fn restart_there(&mut self) {
+        let address = self.kill();
+        self.start_at(address).await;
     }
 
     pub fn running(&self) -> &Running {
@@ -87,6 +149,10 @@ impl Site {
 
     pub fn peers(&self) -> PeerServiceClient<Channel> {
         PeerServiceClient::new(self.channel())
+    }
+
+    pub fn voting(&self) -> SiteServiceClient<Channel> {
+        SiteServiceClient::new(self.channel())
     }
 
     pub fn key_value(&self) -> KeyValueServiceClient<Channel> {
@@ -148,37 +214,6 @@ impl Site {
     }
 }
 
-/// Starts a participant; a folder that its last process still holds is waited for.
-pub async fn run(folder: &Path, name: &str, coordinator: &str) -> (Running, Store) {
-    for _ in 0..1000 {
-        let opened = Participant::builder(name)
-            .folder(folder)
-            .coordinator(coordinator)
-            .service("handfast.v1.KeyValueService")
-            .on_poison(|error| eprintln!("poisoned: {error}"))
-            .open();
-        match opened {
-            Ok(opened) => {
-                let opened =
-                    opened.inquire_after(Duration::from_millis(50), Duration::from_millis(200));
-                let store = opened.store();
-                let config = KeyValueConfig { lock_wait: Duration::from_secs(20) };
-                let resource = KeyValueStore::open(store.reader(), config).expect("sound");
-                let resource = Arc::new(resource);
-                let service = KeyValueGrpc::new(resource.clone(), opened.handle());
-                let routes = Routes::new(KeyValueServiceServer::new(service));
-                let running = opened.serve(resource, routes).await.expect("serving");
-                return (running, store);
-            }
-            Err(StartError::Open(OpenError::Locked { .. })) => {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
-    panic!("the folder is still locked");
-}
-
 pub fn id(epoch: u64, sequence: u64) -> String {
     format!("0000-02-{epoch:010x}-{sequence:016x}")
 }
@@ -218,6 +253,7 @@ pub fn prepare(id: &str, epoch: u64, work: v1::KeyValueOperation) -> v1::Prepare
         one_phase: false,
         request_id: String::new(),
         participant: NAME.to_owned(),
+        voting: None,
     }
 }
 

@@ -139,18 +139,9 @@ async fn what_must_not_happen_is_refused_loudly() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_protocols_are_not_served() {
     let site = Site::start().await;
-    let three_phase = id(1, 1).replace("-02-", "-03-");
-    let request = prepare(&three_phase, 1, add("a", 1));
-    let status = site.client().prepare(request).await.expect_err("three-phase");
-    assert_eq!(status.code(), Code::Unimplemented);
-    let request = v1::PreCommitRequest {
-        transaction_id: id(1, 1),
-        origin: Some(origin(1)),
-        ballot: 1,
-        participant: NAME.into(),
-    };
-    let status = site.client().pre_commit(request).await.expect_err("two-phase has none");
-    assert_eq!(status.code(), Code::Unimplemented);
+    let paxos = id(1, 1).replace("-02-", "-04-");
+    let status = site.client().prepare(prepare(&paxos, 1, add("a", 1))).await;
+    assert_eq!(status.expect_err("Paxos Commit").code(), Code::Unimplemented);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,8 @@
 
 /// Most branches in one transaction.
 pub const BRANCHES_MAX: usize = 256;
+/// Most witnesses of one transaction.
+pub const WITNESSES_MAX: usize = 16;
 /// Most bytes of work in one branch.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// Most bytes of a summary or of a client's abort reason.

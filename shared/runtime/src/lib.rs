@@ -14,5 +14,7 @@ pub mod metrics;
 pub mod phases;
 pub mod shard;
 pub mod shutdown;
+pub mod site_links;
+pub mod site_service;
 pub mod telemetry;
 pub mod timers;

@@ -10,12 +10,14 @@ use handfast_commit_core::id::{
     Epoch, Incarnation, ParticipantName, RequestId, Sequence, Slot, TransactionId,
 };
 use handfast_commit_core::limits;
-use handfast_commit_core::message::{FromParticipant, Inquired, Prepare, ToParticipant, Vote};
+use handfast_commit_core::message::{
+    FromParticipant, FromSite, Inquired, Prepare, ToParticipant, ToSite, Vote,
+};
 use handfast_commit_core::two_phase::participant::Origin;
 use prost::Message as _;
 use tonic_types::{RetryInfo, pb};
 
-use crate::v1;
+use crate::{site, v1};
 
 /// A field of a request that cannot be accepted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -172,13 +174,17 @@ pub fn prepare(request: v1::PrepareRequest) -> Result<PrepareOrder, InvalidField
         .into_iter()
         .map(|peer| Ok((participant_name(&peer.participant)?, peer.endpoint)))
         .collect::<Result<_, InvalidField>>()?;
+    let voting = match &request.voting {
+        Some(voting) => Some(Box::new(site::voting(voting, &request.participant)?)),
+        None => None,
+    };
     let prepare = Prepare {
         id,
         work: request.carries_work.then_some(request.payload),
         peers: peers.iter().map(|(name, _)| name.clone()).collect(),
         one_phase: request.one_phase,
         request_id,
-        voting: None,
+        voting,
     };
     Ok(PrepareOrder { prepare, peers })
 }
@@ -208,6 +214,7 @@ pub fn coordinator_message(
             one_phase: prepare.one_phase,
             request_id: prepare.request_id.map(|id| id.to_string()).unwrap_or_default(),
             participant,
+            voting: prepare.voting.as_ref().map(|voting| site::voting_message(&voting.sites)),
         }),
         ToParticipant::Commit { id, incarnation } => Message::Commit(v1::CommitRequest {
             transaction_id: id.to_string(),
@@ -229,6 +236,20 @@ pub fn coordinator_message(
     v1::CoordinatorMessage { message: Some(message) }
 }
 
+/// Writes an order of the coordinator, as the leader of a three-phase transaction.
+#[must_use]
+pub fn order_message(order: &ToSite) -> v1::CoordinatorMessage {
+    let message = v1::coordinator_message::Message::Order(site::order_message(order));
+    v1::CoordinatorMessage { message: Some(message) }
+}
+
+/// Writes a site's answer to its coordinator as a frame's message.
+#[must_use]
+pub fn report_message(report: &FromSite) -> v1::ParticipantMessage {
+    let message = v1::participant_message::Message::Report(site::report_message(report));
+    v1::ParticipantMessage { transaction_id: report.id.to_string(), message: Some(message) }
+}
+
 /// What a participant says in a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FromSession {
@@ -241,6 +262,8 @@ pub enum FromSession {
         /// Of the coordinator's log that it was prepared under.
         incarnation: Incarnation,
     },
+    /// The answer of a voting site to the coordinator's order.
+    Report(FromSite),
 }
 
 /// Reads a message of a participant.
@@ -262,11 +285,8 @@ pub fn participant_message(message: v1::ParticipantMessage) -> Result<FromSessio
             let incarnation = Incarnation(inquiry.coordinator_incarnation);
             return Ok(FromSession::Inquiry { id, incarnation });
         }
-        Some(Message::PreCommitted(_)) => {
-            return Err(InvalidField::new(
-                "message",
-                "pre_committed answers nothing that was asked",
-            ));
+        Some(Message::Report(report)) => {
+            return Ok(FromSession::Report(site::report(&report)?));
         }
         None => return Err(InvalidField::new("message", "is required")),
     };
@@ -387,6 +407,8 @@ pub fn inquiry_outcome(outcome: Inquired) -> v1::InquiryOutcome {
 mod tests {
     use std::collections::HashMap;
 
+    use handfast_commit_core::message::{Order, Report, Voting};
+    use handfast_commit_core::three_phase::{Ballot, SiteNumber, Sites, Witness};
     use tonic::Code;
     use tonic_types::{ErrorDetails, StatusExt};
 
@@ -419,16 +441,33 @@ mod tests {
     }
 
     #[test]
+    fn what_voting_sites_say_over_a_session_survives_it() {
+        let id = ID.parse().expect("an id");
+        let sent = FromSite { id, report: Report::Moved { ballot: Ballot::FIRST } };
+        assert_eq!(participant_message(report_message(&sent)), Ok(FromSession::Report(sent)));
+        let sent = ToSite { id, incarnation: Incarnation(7), order: Order::Forget };
+        let Some(v1::coordinator_message::Message::Order(order)) = order_message(&sent).message
+        else {
+            panic!("not an order")
+        };
+        assert_eq!(site::order(&order), Ok(sent));
+    }
+
+    #[test]
     fn a_prepare_survives_the_wire() {
         let to: ParticipantName = "a".parse().expect("a name");
         let peer: ParticipantName = "b".parse().expect("a name");
+        let participants = [&to, &peer].map(|name| (name.clone(), Incarnation(3))).to_vec();
+        let witness = Witness { name: "w".parse().expect("a name"), endpoint: "http://w".into() };
+        let sites = Sites::new(participants, vec![witness]);
+        let voting = Voting { sites, own: SiteNumber(1) };
         let sent = Prepare {
             id: ID.parse().expect("an id"),
             work: Some(Bytes::new()),
             peers: vec![peer.clone()],
             one_phase: true,
             request_id: Some("r".parse().expect("a request id")),
-            voting: None,
+            voting: Some(Box::new(voting)),
         };
         let endpoint = |name: &ParticipantName| format!("http://{name}");
         let message = ToParticipant::Prepare(sent.clone());

@@ -20,3 +20,5 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 
 pub mod convert;
 pub mod record;
+pub mod site;
+pub mod site_record;

@@ -9,12 +9,12 @@ use handfast_commit_core::id::{
     Epoch, Incarnation, ParticipantName, RequestId, Sequence, Slot, TransactionId,
 };
 use handfast_commit_core::record::{
-    AbortCause, AbortReason, Commit, Ended, Info, OnePhaseCommit, ParticipantRecord,
-    PreparedBranch, Request,
+    AbortCause, AbortReason, Commit, CoordinatorRecord, Ended, Info, OnePhaseCommit,
+    ParticipantRecord, PreparedBranch, Request,
 };
 use prost::Message;
 
-use crate::storage;
+use crate::{site_record, storage};
 
 /// An entry of a journal that cannot be what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +28,7 @@ pub struct DamagedRecord {
     pub problem: String,
 }
 
-fn damaged(key: &[u8], problem: impl ToString) -> DamagedRecord {
+pub(crate) fn damaged(key: &[u8], problem: impl ToString) -> DamagedRecord {
     let key = match TransactionId::from_bytes(key) {
         Ok(id) => id.to_string(),
         Err(_) => key.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -40,18 +40,22 @@ fn id_of(key: &[u8]) -> Result<TransactionId, DamagedRecord> {
     TransactionId::from_bytes(key).map_err(|error| damaged(key, error))
 }
 
-fn name(key: &[u8], text: &str) -> Result<ParticipantName, DamagedRecord> {
+pub(crate) fn name(key: &[u8], text: &str) -> Result<ParticipantName, DamagedRecord> {
     text.parse().map_err(|error| damaged(key, error))
 }
 
-fn request(key: &[u8], text: &str) -> Result<Option<RequestId>, DamagedRecord> {
+pub(crate) fn request(key: &[u8], text: &str) -> Result<Option<RequestId>, DamagedRecord> {
     if text.is_empty() {
         return Ok(None);
     }
     text.parse().map(Some).map_err(|error| damaged(key, error))
 }
 
-fn info_message(info: &Info, started_ms: u64, decided_ms: u64) -> storage::TransactionInfo {
+pub(crate) fn info_message(
+    info: &Info,
+    started_ms: u64,
+    decided_ms: u64,
+) -> storage::TransactionInfo {
     storage::TransactionInfo {
         summary: info.summary.clone(),
         labels: info
@@ -65,7 +69,7 @@ fn info_message(info: &Info, started_ms: u64, decided_ms: u64) -> storage::Trans
     }
 }
 
-fn info(message: &storage::TransactionInfo) -> Arc<Info> {
+pub(crate) fn info(message: &storage::TransactionInfo) -> Arc<Info> {
     Arc::new(Info {
         summary: message.summary.clone(),
         labels: message
@@ -100,15 +104,12 @@ pub fn encode_commit(commit: &Commit) -> Vec<u8> {
 /// The bytes of an end; its key is the transaction's id.
 #[must_use]
 pub fn encode_ended(ended: &Ended) -> Vec<u8> {
-    let reason = ended.outcome.as_ref().err();
+    let (abort_cause, abort_participant, abort_message) = abort_fields(&ended.outcome);
     let record = storage::Ended {
         committed: ended.outcome.is_ok(),
-        abort_cause: reason.map_or(0, |reason| cause_number(reason.cause)),
-        abort_participant: reason
-            .and_then(|reason| reason.participant.as_ref())
-            .map(ToString::to_string)
-            .unwrap_or_default(),
-        abort_message: reason.map(|reason| reason.message.clone()).unwrap_or_default(),
+        abort_cause,
+        abort_participant,
+        abort_message,
         request_id: ended.request.as_ref().map(|r| r.id.to_string()).unwrap_or_default(),
         fingerprint: ended.request.as_ref().map_or(0, |request| request.fingerprint),
         participants: ended.participants.iter().map(ToString::to_string).collect(),
@@ -126,9 +127,17 @@ pub fn encode_ended(ended: &Ended) -> Vec<u8> {
 pub fn decode_commit(key: &[u8], value: &[u8]) -> Result<Commit, DamagedRecord> {
     let id = id_of(key)?;
     let record = storage::CoordinatorRecord::decode(value).map_err(|error| damaged(key, error))?;
-    let Some(storage::coordinator_record::Record::Commit(commit)) = record.record else {
-        return Err(damaged(key, "it is no decision"));
-    };
+    match record.record {
+        Some(storage::coordinator_record::Record::Commit(commit)) => read_commit(key, id, commit),
+        _ => Err(damaged(key, "it is no decision")),
+    }
+}
+
+fn read_commit(
+    key: &[u8],
+    id: TransactionId,
+    commit: storage::CommitDecision,
+) -> Result<Commit, DamagedRecord> {
     let voters = commit
         .voters
         .iter()
@@ -162,15 +171,7 @@ pub fn decode_ended(key: &[u8], value: &[u8]) -> Result<Ended, DamagedRecord> {
     let outcome = if ended.committed {
         Ok(())
     } else {
-        Err(AbortReason {
-            cause: cause(ended.abort_cause)
-                .ok_or_else(|| damaged(key, "no abort has this cause"))?,
-            participant: match ended.abort_participant.as_str() {
-                "" => None,
-                text => Some(name(key, text)?),
-            },
-            message: ended.abort_message,
-        })
+        Err(abort_reason(key, ended.abort_cause, &ended.abort_participant, ended.abort_message)?)
     };
     let fingerprint = ended.fingerprint;
     let message = ended.info.unwrap_or_default();
@@ -186,6 +187,56 @@ pub fn decode_ended(key: &[u8], value: &[u8]) -> Result<Ended, DamagedRecord> {
         info: info(&message),
         started_ms: message.started_at_ms,
         ended_ms: ended.ended_at_ms,
+    })
+}
+
+/// Why a transaction aborted, as records keep it: cause, participant, sentence.
+pub(crate) fn abort_fields(outcome: &Result<(), AbortReason>) -> (u32, String, String) {
+    let Err(reason) = outcome else {
+        return Default::default();
+    };
+    let participant = reason.participant.as_ref().map(ToString::to_string).unwrap_or_default();
+    (cause_number(reason.cause), participant, reason.message.clone())
+}
+
+pub(crate) fn abort_reason(
+    key: &[u8],
+    cause: u32,
+    participant: &str,
+    message: String,
+) -> Result<AbortReason, DamagedRecord> {
+    Ok(AbortReason {
+        cause: self::cause(cause).ok_or_else(|| damaged(key, "no abort has this cause"))?,
+        participant: match participant {
+            "" => None,
+            text => Some(name(key, text)?),
+        },
+        message,
+    })
+}
+
+/// Reads a coordinator's entry of a transaction that is not over, or that it is a witness of.
+///
+/// # Errors
+/// When the entry is none.
+pub fn decode_live(key: &[u8], value: &[u8]) -> Result<CoordinatorRecord, DamagedRecord> {
+    use storage::coordinator_record::Record;
+    let id = id_of(key)?;
+    let record = storage::CoordinatorRecord::decode(value).map_err(|error| damaged(key, error))?;
+    Ok(match record.record {
+        Some(Record::Voting(voting)) => {
+            CoordinatorRecord::Voting(site_record::read_voting(key, id, voting)?)
+        }
+        Some(Record::Decision(decision)) => {
+            CoordinatorRecord::Decision(site_record::read_decision(key, id, decision)?)
+        }
+        Some(Record::Witness(witness)) => {
+            CoordinatorRecord::Witness(site_record::read_witness(key, id, witness)?)
+        }
+        Some(Record::Commit(commit)) => CoordinatorRecord::Commit(read_commit(key, id, commit)?),
+        Some(Record::Ended(_)) | None => {
+            return Err(damaged(key, "it is of a kind that this version does not know here"));
+        }
     })
 }
 
@@ -234,14 +285,7 @@ pub fn encode_participant(record: &ParticipantRecord) -> ParticipantWrite {
                 epoch: branch.id.epoch().0,
                 coordinator_incarnation: branch.coordinator_incarnation.0,
                 coordinator_endpoint: branch.coordinator_endpoint.clone(),
-                peers: branch
-                    .peers
-                    .iter()
-                    .map(|(name, endpoint)| storage::PeerAddress {
-                        participant: name.to_string(),
-                        endpoint: endpoint.clone(),
-                    })
-                    .collect(),
+                peers: peer_messages(&branch.peers),
                 result: branch.result.to_vec(),
                 since_ms: branch.since_ms,
             }),
@@ -257,9 +301,8 @@ pub fn encode_participant(record: &ParticipantRecord) -> ParticipantWrite {
                 since_ms: commit.since_ms,
             }),
         ),
-        ParticipantRecord::Voted(_) | ParticipantRecord::Decided(_) => {
-            unreachable!("a PREPARE from the wire names no voting sites, so nobody votes as one")
-        }
+        ParticipantRecord::Voted(branch) => (branch.id, site_record::voted_record(branch)),
+        ParticipantRecord::Decided(branch) => (branch.id, site_record::decided_record(branch)),
         ParticipantRecord::Forgotten { id } => return ParticipantWrite::Delete(*id),
         ParticipantRecord::SlotSeen { slot, epoch, lowest_live } => {
             let meta = storage::SlotMeta { epoch: epoch.0, lowest_live_sequence: lowest_live.0 };
@@ -283,11 +326,7 @@ pub fn decode_participant(key: &[u8], value: &[u8]) -> Result<ParticipantRecord,
             id,
             coordinator_incarnation: Incarnation(branch.coordinator_incarnation),
             coordinator_endpoint: branch.coordinator_endpoint,
-            peers: branch
-                .peers
-                .into_iter()
-                .map(|peer| Ok((name(key, &peer.participant)?, peer.endpoint)))
-                .collect::<Result<_, DamagedRecord>>()?,
+            peers: peers(key, branch.peers)?,
             result: branch.result.into(),
             since_ms: branch.since_ms,
         }),
@@ -300,8 +339,29 @@ pub fn decode_participant(key: &[u8], value: &[u8]) -> Result<ParticipantRecord,
             result: commit.result.into(),
             since_ms: commit.since_ms,
         }),
+        Some(Record::Voted(branch)) => {
+            ParticipantRecord::Voted(site_record::read_voted(key, id, branch)?)
+        }
+        Some(Record::Decided(branch)) => {
+            ParticipantRecord::Decided(site_record::read_decided(key, id, branch)?)
+        }
         None => return Err(damaged(key, "it is of a kind that this version does not know")),
     })
+}
+
+pub(crate) fn peer_messages(peers: &[(ParticipantName, String)]) -> Vec<storage::PeerAddress> {
+    let message = |(name, endpoint): &(ParticipantName, String)| storage::PeerAddress {
+        participant: name.to_string(),
+        endpoint: endpoint.clone(),
+    };
+    peers.iter().map(message).collect()
+}
+
+pub(crate) fn peers(
+    key: &[u8],
+    peers: Vec<storage::PeerAddress>,
+) -> Result<Vec<(ParticipantName, String)>, DamagedRecord> {
+    peers.into_iter().map(|peer| Ok((name(key, &peer.participant)?, peer.endpoint))).collect()
 }
 
 /// Reads what a participant knows of a slot.

@@ -277,6 +277,7 @@ impl Batch<'_> {
                 one_phase,
                 request_id: if one_phase { request.request_id.clone() } else { String::new() },
                 participant: self.coordinator.links[link].name.clone(),
+                voting: None,
             };
             self.send(link, Message::Prepare(prepare));
         }
@@ -311,6 +312,7 @@ impl Batch<'_> {
                 one_phase: asked.len() == 1,
                 request_id: String::new(),
                 participant: self.coordinator.links[*link].name.clone(),
+                voting: None,
             };
             self.send(*link, Message::Prepare(prepare));
         }

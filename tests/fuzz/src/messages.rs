@@ -38,6 +38,15 @@ fn small(random: &mut Random) -> u64 {
     if random.one_in(6) { random.number() } else { random.next() % 4 }
 }
 
+/// A ballot of a low round, or any number.
+fn ballot(random: &mut Random) -> u64 {
+    match random.below(6) {
+        0 => 0,
+        1 => random.number(),
+        _ => (1 + random.next() % 3) << 16 | random.next() % 4,
+    }
+}
+
 fn flag(random: &mut Random) -> bool {
     random.one_in(2)
 }
@@ -84,7 +93,30 @@ samples! {
         one_phase: flag,
         request_id: request_id,
         participant: name,
+        voting: opt,
     }
+    v1::VotingSites { participants: list, witnesses: list }
+    v1::VotingParticipant { participant: name, participant_incarnation: small }
+    v1::VotingWitness { witness: name, endpoint: endpoint }
+    v1::SiteName { role: enumeration, name: name }
+    v1::SiteOrder {
+        transaction_id: id_text,
+        incarnation: small,
+        kind: enumeration,
+        ballot: ballot,
+        committed: flag,
+    }
+    v1::SiteReport {
+        transaction_id: id_text,
+        kind: enumeration,
+        ballot: ballot,
+        accepted: ballot,
+        standing: enumeration,
+        promised: ballot,
+        committed: flag,
+    }
+    v1::LeadRequest { from: opt, from_endpoint: endpoint, to: opt, orders: list }
+    v1::LeadResponse { reports: list }
     v1::PrepareResponse {
         vote: vote,
         reason: text,
@@ -92,7 +124,13 @@ samples! {
         participant_incarnation: small,
         committed_transaction_id: |random: &mut Random| maybe(random, id_text).unwrap_or_default(),
     }
-    v1::PreCommitRequest { transaction_id: id_text, origin: opt, ballot: number, participant: name }
+    v1::PreCommitRequest {
+        transaction_id: id_text,
+        origin: opt,
+        ballot: ballot,
+        participant: name,
+        participant_incarnation: small,
+    }
     v1::PreCommitResponse { accepted: flag, promised: number }
     v1::CommitRequest {
         transaction_id: id_text,
@@ -256,6 +294,55 @@ samples! {
         result: |random: &mut Random| payload(random).to_vec(),
         since_ms: number,
     }
+    storage::SiteBallots {
+        promised: ballot,
+        accepted: ballot,
+        standing: |random: &mut Random| enumeration(random) as u32,
+    }
+    storage::WitnessAddress { witness: name, endpoint: endpoint }
+    storage::Sites { participants: list, witnesses: list }
+    storage::VotingCoordinator {
+        site: opt,
+        sites: opt,
+        request_id: request_id,
+        fingerprint: number,
+        info: opt,
+    }
+    storage::SiteDecision {
+        committed: flag,
+        abort_cause: |random: &mut Random| enumeration(random) as u32,
+        abort_participant: name,
+        abort_message: text,
+        sites: opt,
+        request_id: request_id,
+        fingerprint: number,
+        info: opt,
+    }
+    storage::Witness {
+        state: |random: &mut Random| {
+            use storage::witness::State;
+            let decided = |committed| State::Decided(storage::WitnessedDecision { committed });
+            maybe(random, |random| match random.below(2) {
+                0 => decided(flag(random)),
+                _ => State::Undecided(Sample::sample(random)),
+            })
+        },
+    }
+    storage::Electorate {
+        sites: opt,
+        own: |random: &mut Random| random.below(5) as u32,
+        coordinator_incarnation: small,
+        coordinator_endpoint: endpoint,
+        peers: list,
+    }
+    storage::VotedBranch {
+        site: opt,
+        electorate: opt,
+        read_only: flag,
+        result: |random: &mut Random| payload(random).to_vec(),
+        since_ms: number,
+    }
+    storage::DecidedBranch { committed: flag, electorate: opt }
     storage::SlotMeta { epoch: small, lowest_live_sequence: small }
 }
 
@@ -266,7 +353,7 @@ impl Sample for v1::CoordinatorMessage {
             0 => Message::Commit(Sample::sample(random)),
             1 => Message::Abort(Sample::sample(random)),
             2 => Message::Forget(Sample::sample(random)),
-            3 => Message::PreCommit(Sample::sample(random)),
+            3 => Message::Order(Sample::sample(random)),
             4 => Message::InquiryAnswer(Sample::sample(random)),
             _ => Message::Prepare(Sample::sample(random)),
         });
@@ -280,7 +367,7 @@ impl Sample for v1::ParticipantMessage {
         let message = maybe(random, |random| match random.below(6) {
             0 => Message::Committed(v1::CommitResponse {}),
             1 => Message::Aborted(v1::AbortResponse {}),
-            2 => Message::PreCommitted(Sample::sample(random)),
+            2 => Message::Report(Sample::sample(random)),
             3 => Message::Refusal(Sample::sample(random)),
             4 => Message::Inquire(Sample::sample(random)),
             _ => Message::Vote(Sample::sample(random)),
@@ -360,8 +447,11 @@ fn value(random: &mut Random) -> bytes::Bytes {
 impl Sample for storage::CoordinatorRecord {
     fn sample(random: &mut Random) -> Self {
         use storage::coordinator_record::Record;
-        let record = maybe(random, |random| match random.below(2) {
+        let record = maybe(random, |random| match random.below(6) {
             0 => Record::Commit(Sample::sample(random)),
+            1 => Record::Voting(Sample::sample(random)),
+            2 => Record::Decision(Sample::sample(random)),
+            3 => Record::Witness(Sample::sample(random)),
             _ => Record::Ended(Sample::sample(random)),
         });
         Self { record }
@@ -371,9 +461,11 @@ impl Sample for storage::CoordinatorRecord {
 impl Sample for storage::ParticipantRecord {
     fn sample(random: &mut Random) -> Self {
         use storage::participant_record::Record;
-        let record = maybe(random, |random| match random.below(3) {
+        let record = maybe(random, |random| match random.below(5) {
             0 => Record::Prepared(Sample::sample(random)),
             1 => Record::Finished(Sample::sample(random)),
+            2 => Record::Voted(Sample::sample(random)),
+            3 => Record::Decided(Sample::sample(random)),
             _ => Record::OnePhase(Sample::sample(random)),
         });
         Self { record }

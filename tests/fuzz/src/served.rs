@@ -159,7 +159,7 @@ impl Aimed for v1::SessionRequest {
                 Some(Message::Commit(commit)) => commit.address(),
                 Some(Message::Abort(abort)) => abort.address(),
                 Some(Message::Forget(forget)) => forget.participant = NAME.to_owned(),
-                Some(Message::PreCommit(_) | Message::InquiryAnswer(_)) | None => {}
+                Some(Message::Order(_) | Message::InquiryAnswer(_)) | None => {}
             }
         }
     }

@@ -213,6 +213,7 @@ impl Coordinator {
                     inputs.push(ShardInput::Received { from, message });
                 }
                 FromSession::Inquiry { id, .. } => bail!("{id} is in doubt, and nothing was lost"),
+                FromSession::Report(report) => bail!("nobody has led {}", report.id),
             }
         }
         Ok(inputs)

@@ -14,6 +14,7 @@ use handfast_commit_core::limits;
 use handfast_commit_core::message::{FromParticipant, ToParticipant};
 use handfast_commit_core::record::{CoordinatorRecord, Info, Request};
 use handfast_commit_core::step::{Now, Step, Time, TimerKey};
+use handfast_commit_core::three_phase::SiteName;
 use handfast_commit_core::two_phase::Coordinator;
 use handfast_commit_core::two_phase::coordinator::{
     Action, Config, Execute, Identity, Input, Inquiry, OnePhaseReport, Reply, ReplyTime, Stored,
@@ -214,6 +215,10 @@ impl Host {
                     let inquiry = Inquiry { id, incarnation, participant: from.clone() };
                     let stored = self.stored(id);
                     self.told(Input::InquireOverLink { inquiry, stored });
+                }
+                Ok(FromSession::Report(message)) => {
+                    let from = SiteName::Participant(from.clone());
+                    self.told(Input::Reported { from, message });
                 }
                 Err(_) => return,
             }

@@ -191,7 +191,7 @@ impl Host {
                     }
                     _ => {}
                 },
-                Some(Order::Prepare(_) | Order::PreCommit(_)) | None => {}
+                Some(Order::Prepare(_) | Order::Order(_)) | None => {}
             }
         }
     }

@@ -6,7 +6,7 @@ use handfast_commit_core::id::Slot;
 use handfast_commit_core::record::{CoordinatorRecord, ParticipantRecord};
 use handfast_journal::{LogSequence, Table};
 use handfast_wire::record::{self, DamagedRecord, ParticipantWrite};
-use handfast_wire::storage;
+use handfast_wire::{site_record, storage};
 use prost::Message;
 
 use super::wire::decoded;
@@ -41,6 +41,7 @@ const KINDS: &[(&str, Read, Make)] = &[
         |random| storage::CoordinatorMeta::sample(random).encode_to_vec(),
     ),
     ("frame", framed, |random| sample::payload(random).to_vec()),
+    ("live", live, |random| storage::CoordinatorRecord::sample(random).encode_to_vec()),
 ];
 
 pub(crate) fn run(input: &[u8]) {
@@ -109,6 +110,22 @@ fn ended(key: &[u8], value: &[u8]) {
             assert_eq!(record::decode_ended(ended.id.as_bytes(), &bytes), Ok(ended.clone()));
             let shown = handfast_coordinator::view::ended(&ended);
             assert_eq!(decoded(&shown.encode_to_vec()), Some(shown));
+        }
+        Err(damaged) => says_what(&damaged),
+    }
+}
+
+fn live(key: &[u8], value: &[u8]) {
+    match record::decode_live(key, value) {
+        Ok(found) => {
+            let bytes = match &found {
+                CoordinatorRecord::Commit(commit) => record::encode_commit(commit),
+                CoordinatorRecord::Voting(voting) => site_record::encode_voting(voting),
+                CoordinatorRecord::Decision(decision) => site_record::encode_decision(decision),
+                CoordinatorRecord::Witness(witness) => site_record::encode_witness(witness),
+                other => panic!("{other:?} is not live"),
+            };
+            assert_eq!(record::decode_live(found.id().as_bytes(), &bytes), Ok(found));
         }
         Err(damaged) => says_what(&damaged),
     }

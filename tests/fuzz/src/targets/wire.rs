@@ -11,7 +11,7 @@ use handfast_commit_core::id::{Incarnation, ParticipantName, RequestId, Transact
 use handfast_commit_core::limits;
 use handfast_commit_core::message::{FromParticipant, ToParticipant};
 use handfast_wire::convert::{self, FromSession};
-use handfast_wire::v1;
+use handfast_wire::{site, v1};
 use prost::Message;
 use tonic_types::StatusExt;
 
@@ -140,6 +140,18 @@ const LATER: &[Kind] = kinds! {
     },
     StreamTransactionsResponse => |frame: v1::StreamTransactionsResponse| {
         frame.answers.into_iter().for_each(transaction_answer);
+    },
+    LeadRequest => |request: v1::LeadRequest| {
+        if let Ok(read) = site::lead(&request) {
+            assert_eq!(site::lead(&site::lead_message(&read)), Ok(read));
+        }
+    },
+    LeadResponse => |response: v1::LeadResponse| {
+        for report in &response.reports {
+            if let Ok(read) = site::report(report) {
+                assert_eq!(site::report(&site::report_message(&read)), Ok(read));
+            }
+        }
     },
 };
 
@@ -287,9 +299,7 @@ fn coordinator_frame(frame: v1::SessionRequest) {
             Some(Message::Forget(request)) => {
                 named(&request.transaction_id, &request.participant, None);
             }
-            Some(Message::PreCommit(request)) => {
-                named(&request.transaction_id, &request.participant, request.origin.as_ref());
-            }
+            Some(Message::Order(order)) => site_order(&order),
             Some(Message::InquiryAnswer(found)) => answer(Some(&found)),
             None => {}
         }
@@ -302,9 +312,21 @@ fn participant_frame(frame: v1::SessionResponse) {
         in_doubt(&welcome.one_phase_commits);
     }
     for message in frame.messages {
-        if let Ok(FromSession::Message(message)) = convert::participant_message(message) {
-            sent_and_received(message);
+        match convert::participant_message(message) {
+            Ok(FromSession::Message(message)) => sent_and_received(message),
+            Ok(FromSession::Report(report)) => {
+                let sent = convert::report_message(&report);
+                let received = convert::participant_message(sent).expect("what we send ourselves");
+                assert_eq!(received, FromSession::Report(report));
+            }
+            Ok(FromSession::Inquiry { .. }) | Err(_) => {}
         }
+    }
+}
+
+fn site_order(order: &v1::SiteOrder) {
+    if let Ok(read) = site::order(order) {
+        assert_eq!(site::order(&site::order_message(&read)), Ok(read));
     }
 }
 

@@ -142,7 +142,7 @@ impl World {
                 }
             }
             Via::Call(Waiter::Call(caller)) => drop(caller.send(message)),
-            Via::Call(Waiter::Peer(_) | Waiter::Touch(_)) => {}
+            Via::Call(_) => {}
         }
     }
 
