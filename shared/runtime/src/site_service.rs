@@ -22,13 +22,13 @@ const REPORTS_MAX: usize = 512;
 
 /// A process that is a voting site.
 pub trait SiteHost: Send + Sync + 'static {
-    /// Whether the site that is meant is served here, and serves now. `from_endpoint` is where whoever leads
-    /// says that he is reached, and may be empty.
+    /// Whether the site that is meant is served here, and serves now. A site that answered for another one
+    /// would be counted twice.
     ///
     /// # Errors
-    /// What the caller is told; nothing is done then.
+    /// What the caller is told, who then looks for the site elsewhere; nothing is done.
     #[expect(clippy::result_large_err, reason = "it is the answer to a call")]
-    fn admit(&self, to: &SiteName, from: &SiteName, from_endpoint: &str) -> Result<(), Status>;
+    fn admit(&self, lead: &Lead) -> Result<(), Status>;
 
     /// What a caller is told of a field that cannot be accepted.
     fn invalid(&self, error: &InvalidField) -> Status;
@@ -66,8 +66,8 @@ impl<H: SiteHost> SiteService for SiteApi<H> {
 
     async fn lead(&self, request: Request<v1::LeadRequest>) -> Result<Response<Reports>, Status> {
         let lead = site::lead(request.get_ref()).map_err(|error| self.0.invalid(&error))?;
-        let Lead { from, from_endpoint, to, orders } = lead;
-        self.0.admit(&to, &from, &from_endpoint)?;
+        self.0.admit(&lead)?;
+        let Lead { from, orders, .. } = lead;
         // As many as there are orders, and no more: each sends at most one.
         let (tell, reports) = mpsc::unbounded_channel();
         for order in orders {

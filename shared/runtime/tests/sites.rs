@@ -11,6 +11,7 @@ use handfast_commit_core::three_phase::{Ballot, SiteName};
 use handfast_runtime::site_links::SiteLinks;
 use handfast_runtime::site_service::{ReportTo, SiteApi, SiteHost};
 use handfast_wire::convert::InvalidField;
+use handfast_wire::site::Lead;
 use handfast_wire::v1::site_service_server::SiteServiceServer;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -38,9 +39,10 @@ struct Host {
 }
 
 impl SiteHost for Host {
-    fn admit(&self, to: &SiteName, from: &SiteName, from_endpoint: &str) -> Result<(), Status> {
-        self.leaders.lock().expect("whole").push((from.clone(), from_endpoint.to_owned()));
-        if *to == self.own { Ok(()) } else { Err(Status::failed_precondition("another site")) }
+    fn admit(&self, lead: &Lead) -> Result<(), Status> {
+        let leader = (lead.from.clone(), lead.from_endpoint.clone());
+        self.leaders.lock().expect("whole").push(leader);
+        if lead.to == self.own { Ok(()) } else { Err(Status::failed_precondition("another site")) }
     }
 
     fn invalid(&self, error: &InvalidField) -> Status {
