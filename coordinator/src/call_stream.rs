@@ -139,9 +139,9 @@ impl Reader {
                 Some(engine.order_execute(request, admitted, to))
             }
             Some(Request::Begin(request)) => {
-                let terms = calls::begin(engine, request)?;
+                let request = calls::begin(engine, request)?;
                 let admitted = engine.admit_begin().map_err(StatusOf::from)?;
-                Some(engine.order_begin(terms, admitted, ReplyTo::stream(open(Verb::Begin)?)))
+                Some(engine.order_begin(request, admitted, ReplyTo::stream(open(Verb::Begin)?)))
             }
             Some(Request::Commit(request)) => {
                 let request = calls::commit(engine, &request, asked)?;

@@ -5,17 +5,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use handfast_commit_core::id::{ParticipantName, RequestId, TransactionId};
+use handfast_commit_core::id::{ParticipantName, Protocol, RequestId, TransactionId};
 use handfast_commit_core::limits;
 use handfast_commit_core::record::Info;
-use handfast_commit_core::two_phase::coordinator::{ClientRefusal, Reply, ReplyTime, Terms};
+use handfast_commit_core::two_phase::coordinator::{
+    ClientRefusal, PhaseView, Reply, ReplyTime, Terms,
+};
 use handfast_wire::convert;
 use handfast_wire::v1;
 use tonic::{Code, Status};
 
 use crate::engine::Engine;
 use crate::queries::Known;
-use crate::requests::{CommitRequest, ExecuteRequest};
+use crate::requests::{BeginRequest, CommitRequest, ExecuteRequest};
 use crate::status::{self, StatusOf};
 use crate::view;
 
@@ -36,8 +38,9 @@ pub(crate) struct AbortRequest {
 pub(crate) fn begin(
     engine: &Engine,
     request: v1::BeginTransactionRequest,
-) -> Result<Terms, Status> {
-    terms(engine, request.options)
+) -> Result<BeginRequest, Status> {
+    let (protocol, terms) = terms(engine, request.options)?;
+    Ok(BeginRequest { protocol, terms })
 }
 
 /// Checks a whole transaction. `asked` is how long the caller waits by its own word.
@@ -48,7 +51,7 @@ pub(crate) fn execute(
 ) -> Result<ExecuteRequest, Status> {
     let request_id = request_id(&request.request_id)?;
     let reply_time = reply_time(request.reply_time)?;
-    let terms = terms(engine, request.options)?;
+    let (protocol, terms) = terms(engine, request.options)?;
     if request.branches.is_empty() {
         return Err(status::invalid_field("branches", "are at least 1"));
     }
@@ -76,7 +79,7 @@ pub(crate) fn execute(
         branches.insert(name, branch.payload);
     }
     let patience = patience(asked, Duration::from_micros(terms.timeout_us));
-    Ok(ExecuteRequest { branches, terms, request_id, reply_time, patience })
+    Ok(ExecuteRequest { branches, protocol, terms, request_id, reply_time, patience })
 }
 
 /// Checks a commit. `asked` is how long the caller waits by its own word.
@@ -149,13 +152,17 @@ fn at_most(field: &'static str, text: &str, bytes_max: usize) -> Result<(), Stat
     Err(status::invalid_field(field, problem))
 }
 
-fn terms(engine: &Engine, options: Option<v1::TransactionOptions>) -> Result<Terms, Status> {
+fn terms(
+    engine: &Engine,
+    options: Option<v1::TransactionOptions>,
+) -> Result<(Protocol, Terms), Status> {
     let options = options.unwrap_or_default();
-    match v1::Protocol::try_from(options.protocol) {
-        Ok(v1::Protocol::Unspecified | v1::Protocol::TwoPhase) => {}
-        Ok(other) => {
+    let protocol = match v1::Protocol::try_from(options.protocol) {
+        Ok(v1::Protocol::Unspecified | v1::Protocol::TwoPhase) => Protocol::TwoPhase,
+        Ok(v1::Protocol::ThreePhase) => Protocol::ThreePhase,
+        Ok(other @ v1::Protocol::PaxosCommit) => {
             let message = format!(
-                "protocol {} is not served by this version; PROTOCOL_TWO_PHASE is",
+                "protocol {} is not served by this version; PROTOCOL_TWO_PHASE and PROTOCOL_THREE_PHASE are",
                 other.as_str_name()
             );
             return Err(status::status(Code::Unimplemented, "PROTOCOL_NOT_SERVED", message));
@@ -164,7 +171,7 @@ fn terms(engine: &Engine, options: Option<v1::TransactionOptions>) -> Result<Ter
             let problem = format!("has no value {}", options.protocol);
             return Err(status::invalid_field("options.protocol", problem));
         }
-    }
+    };
     let timeout = match &options.timeout {
         None => engine.config().timeout,
         Some(given) => duration("options.timeout", given)?,
@@ -187,10 +194,11 @@ fn terms(engine: &Engine, options: Option<v1::TransactionOptions>) -> Result<Ter
     let mut labels: Vec<_> = options.labels.into_iter().collect();
     labels.sort();
     let traceparent = options.traceparent;
-    Ok(Terms {
+    let terms = Terms {
         timeout_us: u64::try_from(timeout.as_micros()).unwrap_or(u64::MAX),
         info: Arc::new(Info { summary: options.summary, labels, traceparent }),
-    })
+    };
+    Ok((protocol, terms))
 }
 
 // ---- answers ------------------------------------------------------------------------------------
@@ -209,6 +217,9 @@ pub(crate) fn told(reply: Reply) -> Result<Told, Status> {
         Reply::Outcome(outcome) => Ok(Told::Outcome(view::outcome(outcome))),
         Reply::Unknown { id, participant } => Err(status::outcome_unknown(format!(
             "the outcome of transaction {id} is {participant}'s to tell, which does not answer; ask again"
+        ))),
+        Reply::Undecided { id, waiting_for } => Err(status::outcome_unknown(format!(
+            "the voting sites of transaction {id} have not ended it yet, which waits for {waiting_for}; ask again"
         ))),
         Reply::Refused(ClientRefusal::Over { id }) => Ok(Told::Over(id)),
         Reply::Refused(refusal) => Err(status::refused(&refusal)),
@@ -241,6 +252,11 @@ pub(crate) async fn outcome_of_ended(
         Known::Expired => {
             let message = format!("transaction {id} is over, and its outcome is not kept any more");
             Err(status::status(Code::FailedPrecondition, "WRONG_STATE", message))
+        }
+        Known::Running(running) if running.phase == PhaseView::PreCommitted => {
+            let message =
+                format!("the voting sites of transaction {id} have not ended it yet; ask again");
+            Err(status::outcome_unknown(message))
         }
         _ => Ok(view::outcome_of(&known(id, found)?)),
     }

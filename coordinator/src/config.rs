@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use handfast_commit_core::id::Slot;
+use handfast_commit_core::id::{ParticipantName, Slot};
+use handfast_commit_core::three_phase::Witness;
 
 /// A coordinator's settings. The defaults serve a single machine.
 #[derive(Debug, Clone)]
@@ -31,6 +32,10 @@ pub struct CoordinatorConfig {
     pub timeout: Duration,
     /// The longest that a client may ask for.
     pub timeout_max: Duration,
+    /// Voting sites of every three-phase transaction that is begun, besides the coordinator and the participants.
+    pub witnesses: Vec<Witness>,
+    /// Under which name this process is itself a witness of other slots' transactions.
+    pub witness_name: Option<ParticipantName>,
     /// How long an outcome is remembered after its transaction has ended.
     pub outcome_retention: Duration,
 }
@@ -50,6 +55,8 @@ impl Default for CoordinatorConfig {
             stream_bytes_max: 256 << 20,
             timeout: Duration::from_secs(30),
             timeout_max: Duration::from_secs(3600),
+            witnesses: Vec::new(),
+            witness_name: None,
             outcome_retention: Duration::from_secs(24 * 3600),
         }
     }

@@ -5,9 +5,11 @@
 
 use std::sync::{Arc, OnceLock};
 
-use handfast_commit_core::id::TransactionId;
-use handfast_commit_core::message::ToParticipant;
+use handfast_commit_core::id::{Protocol, TransactionId};
+use handfast_commit_core::message::{Order, ToParticipant};
+use handfast_commit_core::three_phase::SiteName;
 use handfast_commit_core::two_phase::coordinator::{Action, Event, Input};
+use handfast_commit_core::two_phase::participant::Via;
 use handfast_runtime::crash_point::reached;
 use handfast_runtime::driver::Effects;
 use handfast_runtime::phases::Phases;
@@ -15,6 +17,7 @@ use handfast_runtime::shard::ShardHandle;
 
 use crate::links::Links;
 use crate::shard::{CoordinatorShard, Sequences, ShardAction, ShardInput};
+use crate::witness_links::WitnessLinks;
 
 /// The shards, as everybody else sees them.
 #[derive(Debug, Clone)]
@@ -59,6 +62,7 @@ impl Shards {
 #[derive(Debug, Clone)]
 pub struct CoordinatorEffects {
     links: Arc<Links>,
+    witnesses: Arc<WitnessLinks>,
     /// Set before the first shard runs.
     shards: Arc<OnceLock<Shards>>,
 }
@@ -66,8 +70,12 @@ pub struct CoordinatorEffects {
 impl CoordinatorEffects {
     /// Over these links.
     #[must_use]
-    pub fn new(links: Arc<Links>, shards: Arc<OnceLock<Shards>>) -> Self {
-        Self { links, shards }
+    pub fn new(
+        links: Arc<Links>,
+        witnesses: Arc<WitnessLinks>,
+        shards: Arc<OnceLock<Shards>>,
+    ) -> Self {
+        Self { links, witnesses, shards }
     }
 }
 
@@ -103,8 +111,25 @@ impl Effects<ShardAction> for CoordinatorEffects {
                     shards.of(id).input(ShardInput::Core(Input::Recorded { id }));
                 }
             }
-            // Links do not carry what voting sites say; to the core it is lost on the way.
-            ShardAction::Core(Action::Lead { .. } | Action::Report { .. }) => {}
+            ShardAction::Core(Action::Lead { to, message }) => {
+                let point = order_point(message.order);
+                reached(point.0);
+                match &to {
+                    SiteName::Participant(name) => self.links.lead(name, message),
+                    SiteName::Witness(name) => self.witnesses.lead(name, message),
+                    // It does not lead itself.
+                    SiteName::Coordinator => {}
+                }
+                reached(point.1);
+            }
+            ShardAction::Core(Action::Report { via, message, .. }) => {
+                reached("coordinator.before-report");
+                match via {
+                    Via::Call(to) => to.report(message),
+                    // Participants lead by calls, and are answered through them.
+                    Via::Link => {}
+                }
+            }
             ShardAction::Core(Action::Note(event)) => {
                 measure(self.links.phases(), &event);
                 note(&event);
@@ -153,11 +178,34 @@ fn point(message: &ToParticipant) -> (&'static str, &'static str) {
     }
 }
 
+/// The crash points before and after an order is handed to its link.
+fn order_point(order: Order) -> (&'static str, &'static str) {
+    match order {
+        Order::Join { .. } => ("coordinator.before-join-sent", "coordinator.after-join-sent"),
+        Order::PreCommit { .. } => {
+            ("coordinator.before-pre-commit-sent", "coordinator.after-pre-commit-sent")
+        }
+        Order::PreAbort { .. } => {
+            ("coordinator.before-pre-abort-sent", "coordinator.after-pre-abort-sent")
+        }
+        Order::Decided { .. } => {
+            ("coordinator.before-decided-sent", "coordinator.after-decided-sent")
+        }
+        Order::Forget => {
+            ("coordinator.before-site-forget-sent", "coordinator.after-site-forget-sent")
+        }
+    }
+}
+
 /// Waiting for the votes, until the last of them has arrived; then for the decision to be durable; then for
 /// the acknowledgements.
 fn measure(phases: &Phases, event: &Event) {
     match event {
         Event::Preparing { id } => phases.begin(*id),
+        Event::PreCommitted { id } => phases.ended_at_mark(*id, "prepare"),
+        Event::Decided { id } if id.protocol() == Protocol::ThreePhase => {
+            phases.ended(*id, "pre_commit");
+        }
         Event::Decided { id } => {
             phases.ended_at_mark(*id, "prepare");
             phases.ended(*id, "decide");
@@ -201,9 +249,11 @@ fn note(event: &Event) {
         }
         Event::Ended { .. } => metrics::counter!("handfast_commits_applied_total").increment(1),
         Event::Elects { id, ballot } => {
+            metrics::counter!("handfast_elections_total").increment(1);
             tracing::info!(transaction = %id, %ballot, "leads an election");
         }
         Event::Waits { id, waiting_for } => {
+            metrics::counter!("handfast_quorum_waits_total").increment(1);
             tracing::warn!(transaction = %id, waiting_for, "waits for {waiting_for}");
         }
         Event::PreCommitted { .. }

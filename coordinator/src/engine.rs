@@ -1,5 +1,6 @@
 //! The coordinator without its network: what the services call, and what an application embeds.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use handfast_commit_core::id::{Incarnation, ParticipantName, TransactionId};
 use handfast_commit_core::mutants::{Mutant, mutant};
+use handfast_commit_core::record::CoordinatorRecord;
 use handfast_commit_core::two_phase::Coordinator;
 use handfast_commit_core::two_phase::coordinator::{
     Config, Identity, Input, Inquiry, Reply, TransactionView,
@@ -17,9 +19,10 @@ use handfast_journal::{
     Submission, WriterObserver, WriterOptions,
 };
 use handfast_runtime::clock::{Clock, wall_ms};
-use handfast_runtime::crash_point::reached;
+use handfast_runtime::crash_point::{compiled_in, reached};
 use handfast_runtime::driver::{Driver, Gated};
 use handfast_runtime::shard::shard;
+use handfast_wire::record::decode_live;
 use tokio::sync::{Semaphore, oneshot};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -32,6 +35,7 @@ use crate::reply_to::ReplyTo;
 use crate::requests::permits;
 use crate::shard::{CoordinatorShard, SHARDS_MAX, Sequences, ShardAction, ShardInput};
 use crate::store::{Store, StoreError};
+use crate::witness_links::WitnessLinks;
 
 /// Submissions that may wait for the log; more work is refused until it has caught up.
 const LOG_DEPTH_MAX: usize = 200_000;
@@ -53,6 +57,17 @@ pub struct Engine {
     pub(crate) memory: Arc<Semaphore>,
     draining: AtomicBool,
     threads: std::sync::Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Three-phase commit, as it is now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VotingCounts {
+    /// Everybody has voted prepared, and the decision is not known here.
+    pub transactions: usize,
+    /// Of those, the ones that have waited for a quorum once already.
+    pub waiting: usize,
+    /// Transactions of other slots that are kept as a witness.
+    pub witnessed: usize,
 }
 
 /// The engine cannot answer.
@@ -118,22 +133,38 @@ impl Journal for CrashPoints {
         &mut self,
         batch: &[Mutation],
     ) -> Result<handfast_journal::LogSequence, JournalError> {
-        let decides = batch.iter().any(|mutation| {
-            mutation.table == handfast_journal::Table::Live && mutation.value.is_some()
-        });
-        if decides {
-            reached("coordinator.before-decision-sync");
-        }
+        let points = points(batch);
+        points.iter().for_each(|point| reached(point.0));
         let sequence = self.0.append(batch)?;
-        if decides {
-            reached("coordinator.after-decision-sync");
-        }
+        points.iter().for_each(|point| reached(point.1));
         Ok(sequence)
     }
 
     fn reader(&self) -> Arc<dyn handfast_journal::Reader> {
         self.0.reader()
     }
+}
+
+/// The crash points before and after a batch is on the disk, by what is in it.
+fn points(batch: &[Mutation]) -> BTreeSet<(&'static str, &'static str)> {
+    let mut points = BTreeSet::new();
+    if !compiled_in() {
+        return points;
+    }
+    let live = |mutation: &&Mutation| mutation.table == handfast_journal::Table::Live;
+    for mutation in batch.iter().filter(live) {
+        let Some(value) = &mutation.value else { continue };
+        points.insert(match decode_live(&mutation.key, value) {
+            Ok(CoordinatorRecord::Voting(_)) => {
+                ("coordinator.before-voting-sync", "coordinator.after-voting-sync")
+            }
+            Ok(CoordinatorRecord::Witness(_)) => {
+                ("coordinator.before-witness-sync", "coordinator.after-witness-sync")
+            }
+            _ => ("coordinator.before-decision-sync", "coordinator.after-decision-sync"),
+        });
+    }
+    points
 }
 
 /// Ends the process: what the log holds is not known any more, so nothing may be answered from it.
@@ -182,7 +213,17 @@ impl Engine {
         let context = LinkContext::new(identity, endpoint, config.link_queue_max);
         let links = Arc::new(Links::new(context));
         let late_shards = Arc::new(OnceLock::new());
-        let effects = CoordinatorEffects::new(Arc::clone(&links), Arc::clone(&late_shards));
+        let witnesses = WitnessLinks::new(
+            &config.witnesses,
+            links.context().endpoint.clone(),
+            Arc::clone(&late_shards),
+        );
+        let witnesses = Arc::new(witnesses);
+        let effects = CoordinatorEffects::new(
+            Arc::clone(&links),
+            Arc::clone(&witnesses),
+            Arc::clone(&late_shards),
+        );
 
         let (handles, queues): (Vec<_>, Vec<_>) = (0..count).map(|_| shard()).unzip();
         let shards = Shards::new(handles, Arc::clone(&sequences));
@@ -194,15 +235,30 @@ impl Engine {
             undelivered_max: config.undelivered_max.div_ceil(count),
             delivery_window: (config.link_queue_max / 4 / count).max(1),
             jitter_seed: seed ^ index as u64,
+            witness: config.witness_name.is_some(),
             ..Config::default()
         };
         let mut cores: Vec<_> =
             (0..count).map(|index| Coordinator::new(identity, core_config(index))).collect();
+        cores.iter_mut().for_each(|core| core.set_witnesses(config.witnesses.clone()));
         let mut undelivered = 0_u64;
-        store.live(|commit| {
-            undelivered += 1;
-            let own = sequences.shard_of(commit.id);
-            cores[if mutant(Mutant::RestoredInFirstShard) { 0 } else { own }].restore(commit);
+        let mut voting = 0_u64;
+        store.live(|record| {
+            match &record {
+                CoordinatorRecord::Voting(record) => {
+                    voting += 1;
+                    witnesses.remember(&record.sites);
+                }
+                CoordinatorRecord::Decision(record) => {
+                    undelivered += 1;
+                    witnesses.remember(&record.sites);
+                }
+                CoordinatorRecord::Commit(_) => undelivered += 1,
+                _ => {}
+            }
+            let own = sequences.shard_of(record.id());
+            cores[if mutant(Mutant::RestoredInFirstShard) { 0 } else { own }]
+                .restore_record(record);
         })?;
 
         let (writer, log) =
@@ -216,7 +272,9 @@ impl Engine {
                 Arc::clone(&sequences),
                 unreadable,
             );
-            let driver = Driver::new(machine, log.clone(), effects.clone());
+            let mut driver = Driver::new(machine, log.clone(), effects.clone());
+            let resumed = driver.machine_mut().resume(clock.now());
+            driver.apply(resumed);
             threads.push(queue.spawn(&index.to_string(), clock, driver)?);
         }
         let memory = Arc::new(Semaphore::new(permits(config.in_flight_bytes_max)));
@@ -241,6 +299,7 @@ impl Engine {
             slot = identity.slot.0,
             epoch = identity.epoch.0,
             undelivered,
+            voting,
             participants = engine.registry.list(None, usize::MAX).len(),
             "recovered: the log is read, epoch {} has begun",
             identity.epoch.0
@@ -413,6 +472,27 @@ impl Engine {
             for (sum, count) in sums.iter_mut().zip(counts) {
                 *sum += count;
             }
+        }
+        Ok(sums)
+    }
+
+    /// Counts of three-phase commit, for metrics.
+    ///
+    /// # Errors
+    /// When the coordinator has stopped.
+    pub async fn voting(&self) -> Result<VotingCounts, EngineError> {
+        let mut sums = VotingCounts::default();
+        for shard in self.shards.all() {
+            let counts = shard
+                .ask(|shard: &mut CoordinatorShard| {
+                    let core = shard.core();
+                    (core.voting(), core.waiting_for_quorum(), core.witnessed())
+                })
+                .await
+                .ok_or(EngineError::Stopped)?;
+            sums.transactions += counts.0;
+            sums.waiting += counts.1;
+            sums.witnessed += counts.2;
         }
         Ok(sums)
     }

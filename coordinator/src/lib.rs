@@ -10,6 +10,7 @@
 //! | [`effects`], [`links`] | what the shards want done, and the queues to the participants |
 //! | [`recovery`], [`store`] | the start, and what is in the log |
 //! | [`transaction_service`], [`coordinator_service`] | what clients and participants call |
+//! | [`site_host`], [`witness_links`] | what voting sites of three-phase commit ask each other |
 //! | `calls`, `call_stream`, `outbox` | what the calls of clients mean, and those that share a stream |
 //!
 //! The rules of the protocol are not here: they are in `handfast_commit_core`.
@@ -33,7 +34,9 @@ pub mod requests;
 pub mod server;
 pub mod settings;
 pub mod shard;
+pub mod site_host;
 pub mod status;
 pub mod store;
 pub mod transaction_service;
 pub mod view;
+pub mod witness_links;

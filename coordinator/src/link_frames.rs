@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
 use crate::effects::Shards;
-use crate::links::{Link, Links, work_bytes};
+use crate::links::{Link, Links, Outbound, work_bytes};
 
 /// Messages in one frame at most, and bytes of work after which it is sent.
 const FRAME_MESSAGES_MAX: usize = 512;
@@ -32,7 +32,7 @@ pub(crate) struct LinkQueue(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    messages: mpsc::Receiver<ToParticipant>,
+    messages: mpsc::Receiver<Outbound>,
     open_to: Option<u64>,
     /// Whoever is to look again when that changes.
     waiting: Option<Waker>,
@@ -40,7 +40,7 @@ struct State {
 
 impl LinkQueue {
     /// Open to nobody.
-    pub(crate) fn new(messages: mpsc::Receiver<ToParticipant>) -> Self {
+    pub(crate) fn new(messages: mpsc::Receiver<Outbound>) -> Self {
         Self(Mutex::new(State { messages, open_to: None, waiting: None }))
     }
 
@@ -63,12 +63,12 @@ impl LinkQueue {
     }
 
     /// The next message, for a link without a stream.
-    pub(crate) async fn next(&self) -> Option<ToParticipant> {
+    pub(crate) async fn next(&self) -> Option<Outbound> {
         std::future::poll_fn(|context| self.state().messages.poll_recv(context)).await
     }
 
     /// A message that is there already.
-    pub(crate) fn take(&self) -> Option<ToParticipant> {
+    pub(crate) fn take(&self) -> Option<Outbound> {
         self.state().messages.try_recv().ok()
     }
 
@@ -85,8 +85,8 @@ pub(crate) struct LinkFrames {
     begun: bool,
     queue: Arc<LinkQueue>,
     /// Taken, and not in a frame yet.
-    taken: VecDeque<ToParticipant>,
-    batch: Vec<ToParticipant>,
+    taken: VecDeque<Outbound>,
+    batch: Vec<Outbound>,
     link: Arc<Link>,
     links: Arc<Links>,
     shards: Shards,
@@ -116,7 +116,12 @@ impl LinkFrames {
             bytes += work_bytes(&message) + peer_bytes(&message);
             let endpoint_of = |peer: &ParticipantName| self.links.endpoint_of(peer);
             let name = &self.link.name;
-            messages.push(convert::coordinator_message(name, message, None, endpoint_of));
+            messages.push(match message {
+                Outbound::Say(message) => {
+                    convert::coordinator_message(name, message, None, endpoint_of)
+                }
+                Outbound::Lead(order) => convert::order_message(&order),
+            });
         }
         metrics::histogram!("handfast_frame_messages").record(messages.len() as f64);
         let origin = self.links.context().origin(self.shards.sequences().lowest_live());
@@ -155,16 +160,20 @@ impl Stream for LinkFrames {
             let bytes = this.batch.iter().map(work_bytes).sum();
             this.link.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
             this.taken.extend(this.batch.drain(..));
-            this.taken.extend(this.link.take_parked(FRAME_MESSAGES_MAX));
+            let parked = this.link.take_parked(FRAME_MESSAGES_MAX);
+            this.taken.extend(parked.into_iter().map(Outbound::Say));
         }
         Poll::Ready(Some(this.frame()))
     }
 }
 
-/// About what the peers of a PREPARE take in a frame.
-fn peer_bytes(message: &ToParticipant) -> usize {
+/// About what the peers and the voting sites of a PREPARE take in a frame.
+fn peer_bytes(message: &Outbound) -> usize {
     match message {
-        ToParticipant::Prepare(prepare) => prepare.peers.len() * 128,
+        Outbound::Say(ToParticipant::Prepare(prepare)) => {
+            let voting = prepare.voting.as_ref().map_or(0, |voting| voting.sites.count());
+            (prepare.peers.len() + voting) * 128
+        }
         _ => 0,
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use handfast_commit_core::id::{ParticipantName, TransactionId};
-use handfast_commit_core::message::{FromParticipant, Inquired, ToParticipant};
+use handfast_commit_core::id::{Incarnation, ParticipantName, TransactionId};
+use handfast_commit_core::message::{FromParticipant, Inquired};
 use handfast_commit_core::three_phase::SiteName;
 use handfast_commit_core::two_phase::coordinator::{Input, Inquiry, OnePhaseReport};
 use handfast_wire::convert::{self, FromSession};
@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 
 use crate::effects::Shards;
 use crate::link_frames::{LinkFrames, LinkQueue};
-use crate::links::{Link, Links, work_bytes};
+use crate::links::{Link, Links, Outbound, work_bytes};
 use crate::shard::ShardInput;
 
 /// A frame may exceed what it is cut at by one message.
@@ -63,7 +63,7 @@ impl From<Status> for Broken {
 /// Serves a link until the process ends.
 pub(crate) async fn run(
     link: Arc<Link>,
-    queue: mpsc::Receiver<ToParticipant>,
+    queue: mpsc::Receiver<Outbound>,
     links: Arc<Links>,
     shards: Shards,
 ) {
@@ -185,7 +185,8 @@ impl Task<'_> {
         if welcome.participant != self.name().as_str() {
             return Broken::WrongName(welcome.participant);
         }
-        if let Err(error) = self.connected(&welcome.one_phase_commits).await {
+        let incarnation = Incarnation(welcome.participant_incarnation);
+        if let Err(error) = self.connected(incarnation, &welcome.one_phase_commits).await {
             return error;
         }
         let receive = async {
@@ -259,7 +260,11 @@ impl Task<'_> {
     }
 
     /// Tells every shard, and returns when all have heard it.
-    async fn connected(&self, branches: &[v1::InDoubtBranch]) -> Result<(), Broken> {
+    async fn connected(
+        &self,
+        incarnation: Incarnation,
+        branches: &[v1::InDoubtBranch],
+    ) -> Result<(), Broken> {
         let mut reports: Vec<Vec<OnePhaseReport>> =
             self.shards.all().iter().map(|_| Vec::new()).collect();
         for branch in branches.iter().filter(|branch| branch.one_phase_committed) {
@@ -274,7 +279,7 @@ impl Task<'_> {
         self.link.connected.store(true, Ordering::Relaxed);
         for (shard, one_phase_commits) in self.shards.all().iter().zip(reports) {
             let participant = self.name().clone();
-            shard.input(ShardInput::Connected { participant, one_phase_commits });
+            shard.input(ShardInput::Connected { participant, incarnation, one_phase_commits });
         }
         for shard in self.shards.all() {
             if shard.ask(|_| ()).await.is_none() {
@@ -294,7 +299,8 @@ impl Task<'_> {
             Ok(branches) => branches,
             Err(status) => return status.into(),
         };
-        if let Err(error) = self.connected(&first).await {
+        // Whoever is only called is no voting site, whatever its log.
+        if let Err(error) = self.connected(Incarnation(0), &first).await {
             return error;
         }
         self.resolve(&first);
@@ -328,6 +334,8 @@ impl Task<'_> {
                 message = self.queue.next(), if preparing < UNARY_CALLS_MAX => {
                     let Some(message) = message else { return Broken::Ended };
                     self.link.queued_bytes.fetch_sub(work_bytes(&message), Ordering::Relaxed);
+                    // There is no call for an order.
+                    let Outbound::Say(message) = message else { continue };
                     let endpoint_of = |peer: &ParticipantName| self.links.endpoint_of(peer);
                     let origin = self.origin();
                     let request = convert::coordinator_message(

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use handfast_commit_core::id::{ParticipantName, Sequence};
-use handfast_commit_core::message::{Inquired, ToParticipant};
+use handfast_commit_core::message::{Inquired, ToParticipant, ToSite};
 use handfast_commit_core::two_phase::coordinator::Identity;
 use handfast_runtime::phases::Phases;
 use handfast_wire::v1;
@@ -22,6 +22,15 @@ use crate::link_task;
 
 /// Most messages that are parked for one participant.
 const PARKED_MAX: usize = 100_000;
+
+/// What a link carries.
+#[derive(Debug)]
+pub(crate) enum Outbound {
+    /// A message that is sent, or reported as not sent.
+    Say(ToParticipant),
+    /// An order to a voting site. It may be lost.
+    Lead(ToSite),
+}
 
 /// What every link needs to know.
 #[derive(Debug)]
@@ -50,7 +59,7 @@ pub struct Links {
 pub struct Link {
     pub(crate) name: ParticipantName,
     pub(crate) endpoint: watch::Sender<String>,
-    queue: mpsc::Sender<ToParticipant>,
+    queue: mpsc::Sender<Outbound>,
     /// What found the queue full, and would not be said again in this session: FORGET. It goes with the
     /// next frames.
     parked: Mutex<VecDeque<ToParticipant>>,
@@ -150,6 +159,7 @@ impl Links {
         if link.unary.load(Ordering::Relaxed) && !has_a_call(&message) {
             return true;
         }
+        let message = Outbound::Say(message);
         let bytes = work_bytes(&message);
         let before = link.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
         let room = bytes == 0 || before + bytes <= self.context.queue_bytes_max;
@@ -158,12 +168,22 @@ impl Links {
             Some(Err(TrySendError::Full(refused) | TrySendError::Closed(refused))) => Some(refused),
             None => None,
         };
-        if let Some(forget @ ToParticipant::Forget { .. }) = refused {
+        if let Some(Outbound::Say(forget @ ToParticipant::Forget { .. })) = refused {
             return link.park(forget);
         }
         link.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
         metrics::counter!("handfast_link_queue_full_total").increment(1);
         false
+    }
+
+    /// Queues an order to a voting site, if it has a session and its queue has room.
+    pub fn lead(&self, to: &ParticipantName, order: ToSite) {
+        let links = self.read();
+        let link = links.get(to).filter(|link| !link.unary.load(Ordering::Relaxed));
+        if link.is_none_or(|link| link.queue.try_send(Outbound::Lead(order)).is_err()) {
+            metrics::counter!("handfast_site_orders_lost_total", "why" => "queue_full")
+                .increment(1);
+        }
     }
 
     /// Where a participant is; empty when it is not known.
@@ -238,9 +258,11 @@ fn has_a_call(message: &ToParticipant) -> bool {
 }
 
 /// What a message takes of the queue's bytes.
-pub(crate) fn work_bytes(message: &ToParticipant) -> usize {
+pub(crate) fn work_bytes(message: &Outbound) -> usize {
     match message {
-        ToParticipant::Prepare(prepare) => prepare.work.as_ref().map_or(0, bytes::Bytes::len),
+        Outbound::Say(ToParticipant::Prepare(prepare)) => {
+            prepare.work.as_ref().map_or(0, bytes::Bytes::len)
+        }
         _ => 0,
     }
 }

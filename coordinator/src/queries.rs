@@ -6,14 +6,16 @@
 
 use std::ops::ControlFlow;
 
-use handfast_commit_core::id::{ParticipantName, Protocol, RequestId, TransactionId};
+use handfast_commit_core::id::{
+    Epoch, ParticipantName, Protocol, RequestId, Sequence, Slot, TransactionId,
+};
 use handfast_commit_core::record::Ended;
 use handfast_commit_core::two_phase::coordinator::{PhaseView, TransactionView};
 use tokio::sync::mpsc;
 
 use crate::engine::{Engine, EngineError};
 use crate::shard::{CoordinatorShard, ShardInput, Watched};
-use crate::store::Found;
+use crate::store::{Found, age};
 
 /// What is known of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +45,7 @@ impl Engine {
         if id.slot() != self.identity.slot {
             return Ok(Known::NotOwner);
         }
-        if id.protocol() != Protocol::TwoPhase {
+        if id.protocol() == Protocol::PaxosCommit {
             return Ok(Known::NeverBegun);
         }
         if let Some(view) = self.view(id).await? {
@@ -57,8 +59,10 @@ impl Engine {
             return Ok(Known::NeverBegun);
         }
         // Before the log is looked at: a report that comes in between would be missed by both.
-        let unheard =
-            if id.epoch() < self.identity.epoch { self.links.unheard() } else { Vec::new() };
+        // Three-phase commit has no outcome that is a participant's own: what this log does not know has not been
+        // pre-committed by its coordinator, so that its voting sites can only abort it.
+        let own = id.epoch() == self.identity.epoch || id.protocol() == Protocol::ThreePhase;
+        let unheard = if own { Vec::new() } else { self.links.unheard() };
         // Ends are written lazily; behind this, whatever has left the shard is in the log.
         self.flushed().await?;
         if let Some(found) = self.store.find(id)? {
@@ -101,7 +105,10 @@ impl Engine {
 
     /// A decision is in the core before it is on the disk. Behind this it is on the disk, whoever asks.
     async fn may_be_told(&self, view: &TransactionView) -> Result<(), EngineError> {
-        if view.phase == PhaseView::Committing { self.flushed().await } else { Ok(()) }
+        match view.phase {
+            PhaseView::Committing | PhaseView::Aborting => self.flushed().await,
+            _ => Ok(()),
+        }
     }
 
     async fn view(&self, id: TransactionId) -> Result<Option<TransactionView>, EngineError> {
@@ -123,17 +130,24 @@ impl Engine {
         wanted: impl Fn(&TransactionView) -> bool + Clone + Send + 'static,
     ) -> Result<Vec<TransactionView>, EngineError> {
         let mut all = Vec::new();
+        let slot = self.identity.slot;
         for shard in self.shards.all() {
             let wanted = wanted.clone();
             let views = shard
                 .ask(move |shard: &mut CoordinatorShard| {
-                    shard.core().running(after).filter(wanted).take(most).collect::<Vec<_>>()
+                    let mut views = Vec::new();
+                    for (protocol, after) in each_protocol(slot, after) {
+                        let of_it = |view: &TransactionView| view.id.protocol() == protocol;
+                        let running = shard.core().running(after).take_while(of_it);
+                        views.extend(running.filter(&wanted).take(most));
+                    }
+                    views
                 })
                 .await
                 .ok_or(EngineError::Stopped)?;
             all.extend(views);
         }
-        all.sort_by_key(|view| view.id);
+        all.sort_by_key(|view| age(view.id));
         all.truncate(most);
         // The decisions among them are on the disk now, and so are the ends that were on their way.
         self.flushed().await?;
@@ -151,12 +165,22 @@ impl Engine {
         wanted: impl Fn(&Ended) -> bool,
     ) -> Result<Vec<Ended>, EngineError> {
         let mut all = Vec::new();
-        self.store.outcomes(after, |ended| {
-            if wanted(&ended) {
-                all.push(ended);
-            }
-            if all.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
+        let slot = self.identity.slot;
+        for (protocol, after) in each_protocol(slot, after) {
+            let mut left = most;
+            self.store.outcomes(after, |ended| {
+                if left == 0 || ended.id.protocol() != protocol {
+                    return ControlFlow::Break(());
+                }
+                if wanted(&ended) {
+                    left -= 1;
+                    all.push(ended);
+                }
+                ControlFlow::Continue(())
+            })?;
+        }
+        all.sort_by_key(|ended| age(ended.id));
+        all.truncate(most);
         Ok(all)
     }
 
@@ -166,5 +190,34 @@ impl Engine {
         let (watcher, watched) = mpsc::unbounded_channel();
         self.shards.of(id).input(ShardInput::Watch { id, watcher });
         watched
+    }
+}
+
+/// Where a list goes on after a transaction, for each protocol: ids sort by protocol before they sort by age, and
+/// lists by age alone. Nothing has the first id of a protocol, because epochs begin with 1.
+fn each_protocol(
+    slot: Slot,
+    after: Option<TransactionId>,
+) -> impl Iterator<Item = (Protocol, Option<TransactionId>)> {
+    let (epoch, sequence) = after.map_or((Epoch(0), Sequence(0)), age);
+    [Protocol::TwoPhase, Protocol::ThreePhase]
+        .into_iter()
+        .map(move |protocol| (protocol, Some(TransactionId::new(slot, protocol, epoch, sequence))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_goes_on_at_the_same_age_in_every_protocol() {
+        let id = |text: &str| Some(text.parse::<TransactionId>().expect("an id"));
+        let all: Vec<_> =
+            each_protocol(Slot(7), id("0007-03-0000000002-0000000000000009")).collect();
+        let two = id("0007-02-0000000002-0000000000000009");
+        let three = id("0007-03-0000000002-0000000000000009");
+        assert_eq!(all, [(Protocol::TwoPhase, two), (Protocol::ThreePhase, three)]);
+        let first: Vec<_> = each_protocol(Slot(7), None).map(|(_, after)| after).collect();
+        assert!(first[1] < id("0007-03-0000000001-0000000000000000"));
     }
 }

@@ -3,7 +3,9 @@
 //! The law: whoever asked is told something. One that is dropped unanswered, because the engine ends, tells
 //! its caller just that.
 
+use handfast_commit_core::message::FromSite;
 use handfast_commit_core::two_phase::coordinator::Reply;
+use handfast_runtime::site_service::ReportTo;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::outbox::OpenCall;
@@ -22,6 +24,8 @@ enum To {
     Waiting(oneshot::Sender<Reply>),
     /// It goes out with the next frame of a stream.
     Stream(OpenCall),
+    /// Another voting site leads, and is told with the other reports of its call.
+    Site(ReportTo),
 }
 
 impl ReplyTo {
@@ -37,6 +41,11 @@ impl ReplyTo {
         Self { to: To::Stream(call), memory: None }
     }
 
+    /// For the order of another voting site.
+    pub(crate) fn site(report_to: ReportTo) -> Self {
+        Self { to: To::Site(report_to), memory: None }
+    }
+
     /// The same, with what the request takes of the memory for payloads.
     pub(crate) fn holding(self, memory: Option<OwnedSemaphorePermit>) -> Self {
         Self { memory, ..self }
@@ -48,7 +57,16 @@ impl ReplyTo {
         match to {
             To::Waiting(to) => drop(to.send(reply)),
             To::Stream(call) => call.replied(reply),
+            // It is told reports only; whoever leads asks again.
+            To::Site(_) => {}
         }
         drop(memory);
+    }
+
+    /// Answers another voting site.
+    pub(crate) fn report(self, report: FromSite) {
+        if let To::Site(to) = self.to {
+            to.send(report);
+        }
     }
 }

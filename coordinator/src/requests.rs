@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use handfast_commit_core::id::{ParticipantName, RequestId, TransactionId};
+use handfast_commit_core::id::{ParticipantName, Protocol, RequestId, TransactionId};
 use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::record::Request;
 use handfast_commit_core::step::Time;
@@ -28,6 +28,8 @@ use crate::shard::ShardInput;
 pub struct ExecuteRequest {
     /// Who does what.
     pub branches: BTreeMap<ParticipantName, Bytes>,
+    /// How it is committed.
+    pub protocol: Protocol,
     /// What it may cost.
     pub terms: Terms,
     /// The client's name for it.
@@ -36,6 +38,15 @@ pub struct ExecuteRequest {
     pub reply_time: ReplyTime,
     /// How long the caller waits.
     pub patience: Duration,
+}
+
+/// The beginning of an interactive transaction.
+#[derive(Debug)]
+pub struct BeginRequest {
+    /// How it will be committed.
+    pub protocol: Protocol,
+    /// What it may cost.
+    pub terms: Terms,
 }
 
 /// The end of an interactive transaction, as its client wants it.
@@ -88,10 +99,10 @@ impl Engine {
     ///
     /// # Errors
     /// When the coordinator is draining or has stopped.
-    pub async fn begin(&self, terms: Terms) -> Result<Reply, EngineError> {
+    pub async fn begin(&self, request: BeginRequest) -> Result<Reply, EngineError> {
         let admitted = self.admit_begin()?;
         let (to, reply) = ReplyTo::new(None);
-        self.submit(self.order_begin(terms, admitted, to));
+        self.submit(self.order_begin(request, admitted, to));
         reply.await.map_err(|_| EngineError::Stopped)
     }
 
@@ -150,12 +161,18 @@ impl Engine {
         Ok(Admitted { memory: None })
     }
 
-    pub(crate) fn order_begin(&self, terms: Terms, admitted: Admitted, to: ReplyTo) -> Order {
+    pub(crate) fn order_begin(
+        &self,
+        request: BeginRequest,
+        admitted: Admitted,
+        to: ReplyTo,
+    ) -> Order {
+        let BeginRequest { protocol, terms } = request;
         let turn = wall_ms() ^ u64::from(std::process::id());
         // Which shard does not matter; the clock spreads them well enough.
         let hash = xxh3_64(&[turn.to_be_bytes(), self.clock.time().0.to_be_bytes()].concat());
         let to = to.holding(admitted.memory);
-        Order { shard: self.shards.by_hash(hash), input: ShardInput::Begin { terms, to } }
+        Order { shard: self.shards.by_hash(hash), input: ShardInput::Begin { protocol, terms, to } }
     }
 
     pub(crate) fn admit_execute(&self, request: &ExecuteRequest) -> Result<Admitted, EngineError> {
@@ -180,8 +197,10 @@ impl Engine {
         admitted: Admitted,
         to: ReplyTo,
     ) -> Order {
-        let ExecuteRequest { branches, terms, request_id, reply_time, patience } = request;
-        let request = request_id.map(|id| Request { id, fingerprint: fingerprint(&branches) });
+        let ExecuteRequest { branches, protocol, terms, request_id, reply_time, patience } =
+            request;
+        let request =
+            request_id.map(|id| Request { id, fingerprint: fingerprint(protocol, &branches) });
         let hash = match &request {
             // A request and its repetition meet in the same shard.
             Some(request) if !mutant(Mutant::RequestInAnyShard) => {
@@ -190,7 +209,7 @@ impl Engine {
             _ => self.clock.time().0 / 7,
         };
         let waiter = self.waiter(to.holding(admitted.memory), reply_time, patience);
-        let input = ShardInput::Execute { branches, terms, request, waiter };
+        let input = ShardInput::Execute { branches, protocol, terms, request, waiter };
         Order { shard: self.shards.by_hash(hash), input }
     }
 
@@ -210,10 +229,12 @@ impl Engine {
         Order { shard: self.shards.sequences().shard_of(id), input: ShardInput::Core(input) }
     }
 
-    /// Whether the shards may know a transaction. One of another slot or of an earlier epoch has ended
-    /// for them, and was perhaps never theirs.
+    /// Whether the shards may be asked to end a transaction. One of another slot or of an earlier epoch has
+    /// ended for them, and was perhaps never theirs; but for three-phase commit, whose voting sites may still be
+    /// ending one.
     pub(crate) fn may_run(&self, id: TransactionId) -> bool {
-        id.slot() == self.identity.slot && id.epoch() == self.identity.epoch
+        id.slot() == self.identity.slot
+            && (id.epoch() == self.identity.epoch || id.protocol() == Protocol::ThreePhase)
     }
 
     fn waiter(&self, to: ReplyTo, reply_time: ReplyTime, patience: Duration) -> Waiter<ReplyTo> {
@@ -231,8 +252,12 @@ pub(crate) fn permits(bytes: usize) -> usize {
 }
 
 /// A digest of a request's work; named and fixed, because it is stored.
-fn fingerprint(branches: &BTreeMap<ParticipantName, Bytes>) -> u64 {
+fn fingerprint(protocol: Protocol, branches: &BTreeMap<ParticipantName, Bytes>) -> u64 {
     let mut digest = xxhash_rust::xxh3::Xxh3::new();
+    // The same work by another protocol is another request.
+    if protocol != Protocol::TwoPhase {
+        digest.update(&[protocol as u8]);
+    }
     for (name, work) in branches {
         digest.update(name.as_str().as_bytes());
         digest.update(&[0]);

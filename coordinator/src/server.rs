@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use handfast_runtime::crash_point::reached;
+use handfast_runtime::site_service::SiteApi;
 use handfast_wire::v1::coordinator_service_server::CoordinatorServiceServer;
+use handfast_wire::v1::site_service_server::SiteServiceServer;
 use handfast_wire::v1::transaction_service_server::TransactionServiceServer;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
@@ -22,6 +24,7 @@ use crate::coordinator_service::CoordinatorApi;
 use crate::engine::Engine;
 use crate::ready::Ready;
 use crate::recovery::StartError;
+use crate::site_host::CoordinatorSite;
 use crate::transaction_service::TransactionApi;
 use crate::view::ANSWER_BYTES_MAX;
 
@@ -36,6 +39,7 @@ const GAUGES_EVERY: Duration = Duration::from_secs(1);
 
 const TRANSACTION_SERVICE: &str = "handfast.v1.TransactionService";
 const COORDINATOR_SERVICE: &str = "handfast.v1.CoordinatorService";
+const SITE_SERVICE: &str = "handfast.v1.SiteService";
 
 /// Where and how to serve.
 #[derive(Debug)]
@@ -53,7 +57,8 @@ pub struct ServeOptions {
 pub struct Ended {
     /// Transactions that were undecided, and are aborted thereby.
     pub undecided: usize,
-    /// Decided commits that somebody has not acknowledged; they are delivered after the next start.
+    /// Decided commits that somebody has not acknowledged, and three-phase transactions that their voting sites
+    /// have not ended; the next start goes on with them.
     pub undelivered: usize,
 }
 
@@ -102,6 +107,7 @@ pub async fn serve(
         .max_decoding_message_size(REQUEST_BYTES_MAX)
         .max_encoding_message_size(ANSWER_BYTES_MAX);
     let participants = CoordinatorServiceServer::new(CoordinatorApi::new(ready.clone()));
+    let sites = SiteServiceServer::new(SiteApi::new(Arc::new(CoordinatorSite::new(ready.clone()))));
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
     // The builder's own setting does not reach connections that it has not accepted itself; without it
     // small frames wait 40 ms for the other side's delayed acknowledgement.
@@ -115,6 +121,7 @@ pub async fn serve(
         .add_service(reflection)
         .add_service(transactions)
         .add_service(participants)
+        .add_service(sites)
         .serve_with_incoming_shutdown(incoming, async {
             let _ = closed.await;
         });
@@ -163,7 +170,7 @@ pub async fn serve(
     tracing::info!(
         undecided = ended.undecided,
         undelivered = ended.undelivered,
-        "stopped: {} undecided transactions are aborted, {} commits are delivered after the next start",
+        "stopped: {} undecided transactions are aborted, the next start goes on with {}",
         ended.undecided,
         ended.undelivered
     );
@@ -171,7 +178,7 @@ pub async fn serve(
 }
 
 async fn report(health: &HealthReporter, status: ServingStatus) {
-    for service in ["", TRANSACTION_SERVICE, COORDINATOR_SERVICE] {
+    for service in ["", TRANSACTION_SERVICE, COORDINATOR_SERVICE, SITE_SERVICE] {
         health.set_service_status(service, status).await;
     }
 }
@@ -208,7 +215,11 @@ async fn set_gauges(engine: &Engine) -> Result<(), crate::engine::EngineError> {
     };
     by_state("active", active);
     by_state("preparing", preparing);
-    by_state("committing", committing);
+    let voting = engine.voting().await?;
+    by_state("pre_committed", voting.transactions);
+    by_state("committing", committing.saturating_sub(voting.transactions));
+    metrics::gauge!("handfast_transactions_waiting_for_quorum").set(voting.waiting as f64);
+    metrics::gauge!("handfast_witnessed_transactions").set(voting.witnessed as f64);
     let oldest = engine.oldest_undelivered_ms().await?;
     let age_ms = oldest.map_or(0, |at| handfast_runtime::clock::wall_ms().saturating_sub(at));
     metrics::gauge!("handfast_undelivered_oldest_age_seconds").set(age_ms as f64 / 1000.0);

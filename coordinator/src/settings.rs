@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use handfast_commit_core::id::Slot;
+use handfast_commit_core::id::{ParticipantName, Slot};
+use handfast_commit_core::limits;
+use handfast_commit_core::three_phase::Witness;
 use handfast_runtime::config::{ConfigError, Kind, Setting, Settings};
 use handfast_runtime::telemetry::LogFormat;
 
@@ -98,6 +100,22 @@ pub const SETTINGS: &[Setting] = &[
         Kind::Duration,
         Some("1h"),
         "The longest that a client may ask for",
+    ),
+    setting(
+        "witnesses",
+        "witnesses",
+        "HANDFAST_WITNESSES",
+        Kind::Text,
+        None,
+        "Witnesses of three-phase transactions, as name=http://host:port, separated by commas",
+    ),
+    setting(
+        "witness_name",
+        "witness-name",
+        "HANDFAST_WITNESS_NAME",
+        Kind::Text,
+        None,
+        "Serve as a witness of other slots' transactions, under this name and always with the same data folder",
     ),
     setting(
         "outcome_retention",
@@ -212,6 +230,24 @@ impl ServerSettings {
         }
         let size =
             |key| settings.get(key).map(|bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX));
+        let witnesses = match settings.find::<String>("witnesses")? {
+            None => Vec::new(),
+            Some(text) => witnesses(&text).ok_or_else(|| {
+                let wanted = "names and places as in w1=http://10.0.0.7:7420,w2=http://10.0.0.8:7420, \
+                              each name once and at most 16";
+                settings.refuse("witnesses", wanted)
+            })?,
+        };
+        let witness_name = match settings.find::<String>("witness_name")? {
+            None => None,
+            Some(text) => Some(
+                text.parse::<ParticipantName>()
+                    .map_err(|_| settings.refuse("witness_name", "1 to 64 of a-z 0-9 - _ ."))?,
+            ),
+        };
+        if witness_name.as_ref().is_some_and(|own| witnesses.iter().any(|one| one.name == *own)) {
+            return Err(settings.refuse("witness_name", "not one of its own witnesses"));
+        }
         let engine = CoordinatorConfig {
             data: settings.get::<PathBuf>("data")?,
             slot: Slot(settings.get::<u16>("slot")?),
@@ -224,6 +260,8 @@ impl ServerSettings {
             stream_bytes_max: size("stream_bytes_max")?,
             timeout,
             timeout_max,
+            witnesses,
+            witness_name,
             outcome_retention: settings.get("outcome_retention")?,
         };
         Ok(Self {
@@ -235,6 +273,20 @@ impl ServerSettings {
             drain: settings.get("drain")?,
         })
     }
+}
+
+/// Reads names and places; `None` when they are none.
+fn witnesses(text: &str) -> Option<Vec<Witness>> {
+    let one = |text: &str| {
+        let (name, endpoint) = text.trim().split_once('=')?;
+        let endpoint = crate::coordinator_service::endpoint(endpoint.to_owned()).ok()?;
+        Some(Witness { name: name.parse().ok()?, endpoint })
+    };
+    let mut all = text.split(',').map(one).collect::<Option<Vec<_>>>()?;
+    let count = all.len();
+    all.sort();
+    all.dedup_by(|a, b| a.name == b.name);
+    (all.len() == count && count <= limits::WITNESSES_MAX).then_some(all)
 }
 
 #[cfg(test)]
@@ -253,5 +305,26 @@ mod tests {
         assert_eq!(server.engine.undelivered_max, defaults.undelivered_max);
         assert_eq!(server.engine.stream_calls_max, defaults.stream_calls_max);
         assert_eq!(server.engine.stream_bytes_max, defaults.stream_bytes_max);
+        assert_eq!((server.engine.witnesses, server.engine.witness_name), (Vec::new(), None));
+    }
+
+    #[test]
+    fn witnesses_have_a_name_and_a_place_each() {
+        let read = witnesses("w2=http://h:2, w1=http://h:1").expect("two");
+        let names: Vec<_> = read.iter().map(|one| one.name.as_str()).collect();
+        assert_eq!((names, read[0].endpoint.as_str()), (vec!["w1", "w2"], "http://h:1"));
+        for wrong in
+            ["", "w1", "w1=h:1", "w1=http://h", "W=http://h:1", "w=http://h:1,w=http://h:2"]
+        {
+            assert_eq!(witnesses(wrong), None, "{wrong}");
+        }
+        let set = |name: &str| match name {
+            "HANDFAST_WITNESSES" => Some("w1=http://h:1".into()),
+            "HANDFAST_WITNESS_NAME" => Some("w1".into()),
+            _ => None,
+        };
+        let settings = Settings::load(SETTINGS, &Flags::default(), &set).expect("texts");
+        let error = ServerSettings::read(&settings).expect_err("its own witness").to_string();
+        assert!(error.contains("not one of its own witnesses"), "{error}");
     }
 }

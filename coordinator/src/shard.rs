@@ -10,15 +10,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use handfast_commit_core::id::{Incarnation, ParticipantName, Protocol, Sequence, TransactionId};
-use handfast_commit_core::message::FromParticipant;
+use handfast_commit_core::message::{FromParticipant, ToSite};
 use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::record::{CoordinatorRecord, Request};
 use handfast_commit_core::step::{Now, Position, Step, TimerKey};
+use handfast_commit_core::three_phase::SiteName;
 use handfast_commit_core::two_phase::Coordinator;
 use handfast_commit_core::two_phase::coordinator::{
     Action, Event, Execute, Identity, Input, Inquiry, OnePhaseReport, Stored, Terms,
     TransactionView, Waiter,
 };
+use handfast_commit_core::two_phase::participant::Via;
 use handfast_journal::Mutation;
 use handfast_runtime::driver::Machine;
 use tokio::sync::{mpsc, oneshot};
@@ -85,6 +87,8 @@ impl Sequences {
 pub enum ShardInput {
     /// A client begins a transaction.
     Begin {
+        /// How it will be committed.
+        protocol: Protocol,
         /// What it may cost.
         terms: Terms,
         /// Is told the id.
@@ -94,6 +98,8 @@ pub enum ShardInput {
     Execute {
         /// Who does what.
         branches: BTreeMap<ParticipantName, Bytes>,
+        /// How it is committed.
+        protocol: Protocol,
         /// What it may cost.
         terms: Terms,
         /// The client's name for it.
@@ -119,8 +125,19 @@ pub enum ShardInput {
     Connected {
         /// Who.
         participant: ParticipantName,
+        /// Of its log; 0 for one without sessions.
+        incarnation: Incarnation,
         /// The one-phase commits of this shard that it still keeps.
         one_phase_commits: Vec<OnePhaseReport>,
+    },
+    /// Another voting site leads a three-phase transaction.
+    Led {
+        /// Which one.
+        from: SiteName,
+        /// What it wants.
+        message: ToSite,
+        /// Is told.
+        to: ReplyTo,
     },
     /// Answered when everything that this shard has wanted done so far has been done.
     Settle(oneshot::Sender<()>),
@@ -181,37 +198,53 @@ impl CoordinatorShard {
         Self { index, core, store, sequences, watchers: BTreeMap::new(), on_unreadable }
     }
 
+    /// What has to be led or delivered again after a restart gets its first timers. Called once, before the
+    /// first input.
+    pub fn resume(&mut self, now: Now) -> Step<CoordinatorRecord, ShardAction> {
+        wrap(self.core.resume(now))
+    }
+
     /// The core, to look at.
     #[must_use]
     pub fn core(&self) -> &Coordinator<ReplyTo> {
         &self.core
     }
 
-    fn draw(&self) -> TransactionId {
+    fn draw(&self, protocol: Protocol) -> TransactionId {
         let Identity { slot, epoch, .. } = self.core.identity();
-        TransactionId::new(slot, Protocol::TwoPhase, epoch, self.sequences.draw(self.index))
+        TransactionId::new(slot, protocol, epoch, self.sequences.draw(self.index))
     }
 
     fn stored(&self, id: TransactionId) -> Result<Option<Stored>, store::StoreError> {
         if self.core.knows(id) || mutant(Mutant::LogNotAsked) {
             return Ok(None);
         }
-        Ok(self.store.find(id)?.map(|found| found.stored()))
+        match self.store.find(id)? {
+            // Whatever the core knows is decided in its log before it leaves the core.
+            Some(found) => found.stored().map(Some).ok_or(store::StoreError::Forgotten { id }),
+            None if id.protocol() == Protocol::ThreePhase && self.store.may_have_expired(id)? => {
+                Ok(Some(Stored::Expired))
+            }
+            None => Ok(None),
+        }
     }
 
     fn resolve(&self, input: ShardInput) -> Result<Input<ReplyTo>, store::StoreError> {
         Ok(match input {
             ShardInput::Core(input) => input,
-            ShardInput::Begin { terms, to } => Input::Begin { id: self.draw(), terms, waiter: to },
-            ShardInput::Execute { branches, terms, request, waiter } => {
+            ShardInput::Begin { protocol, terms, to } => {
+                Input::Begin { id: self.draw(protocol), terms, waiter: to }
+            }
+            ShardInput::Execute { branches, protocol, terms, request, waiter } => {
                 let stored = match &request {
                     Some(_) if mutant(Mutant::RequestNotAsked) => None,
                     Some(request) if self.core.running_request(&request.id).is_none() => {
-                        self.store.find_request(&request.id)?.map(|found| found.stored())
+                        // An attempt that still votes in the log, and does not run, is being aborted.
+                        self.store.find_request(&request.id)?.and_then(|found| found.stored())
                     }
                     _ => None,
                 };
-                let id = self.draw();
+                let id = self.draw(protocol);
                 Input::Execute(Execute { id, branches, terms, request, stored, waiter })
             }
             ShardInput::Received { from, message } => {
@@ -229,7 +262,7 @@ impl CoordinatorShard {
                     None => Input::InquireOverLink { inquiry, stored },
                 }
             }
-            ShardInput::Connected { participant, one_phase_commits } => {
+            ShardInput::Connected { participant, incarnation, one_phase_commits } => {
                 let one_phase_commits = one_phase_commits
                     .into_iter()
                     .map(|report| {
@@ -237,9 +270,12 @@ impl CoordinatorShard {
                         Ok((report, stored))
                     })
                     .collect::<Result<_, store::StoreError>>()?;
-                // 0: as if it were only called. Nobody is asked to be a voting site.
-                let incarnation = Incarnation(0);
                 Input::Connected { participant, incarnation, one_phase_commits }
+            }
+            ShardInput::Led { from, message, to } => {
+                let own = message.id.slot() == self.core.identity().slot;
+                let stored = if own { self.stored(message.id)? } else { None };
+                Input::Led { from, message, stored, via: Via::Call(to) }
             }
             ShardInput::Watch { .. } | ShardInput::Settle(_) => {
                 unreachable!("handled by step()")
@@ -278,6 +314,13 @@ impl CoordinatorShard {
         }
         all
     }
+}
+
+fn wrap(step: Step<CoordinatorRecord, Action<ReplyTo>>) -> Step<CoordinatorRecord, ShardAction> {
+    let Step { records, position, forced, gate, then, later, timers } = step;
+    let then = then.into_iter().map(ShardAction::Core).collect();
+    let later = later.into_iter().map(ShardAction::Core).collect();
+    Step { records, position, forced, gate, then, later, timers }
 }
 
 impl Machine for CoordinatorShard {

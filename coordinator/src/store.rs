@@ -2,8 +2,8 @@
 //!
 //! | table | key | value |
 //! | --- | --- | --- |
-//! | `Meta` | `epoch`, `expired-through` | the epoch of the running process; the end of the outcome window |
-//! | `Live` | transaction id | a decision that somebody has not acknowledged |
+//! | `Meta` | `epoch`, `expired-through`, `expired-through-3` | the epoch of the running process; the end of the outcome window, of each protocol |
+//! | `Live` | transaction id | a decision that somebody has not acknowledged; ballots of a voting site or a witness |
 //! | `Outcomes` | transaction id | how it ended, for the outcome window |
 //! | `Requests` | request id, 0, transaction id | empty: the attempts that were made under a client's name |
 //! | `Registry` | participant name | where it is served |
@@ -14,12 +14,15 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use handfast_commit_core::id::{RequestId, TransactionId};
+use handfast_commit_core::id::{Epoch, Protocol, RequestId, Sequence, TransactionId};
 use handfast_commit_core::mutants::{Mutant, mutant};
-use handfast_commit_core::record::{Commit, CoordinatorRecord, Ended, Request};
+use handfast_commit_core::record::{
+    Commit, CoordinatorRecord, Decision, Ended, Request, VotingCoordinator,
+};
 use handfast_commit_core::two_phase::coordinator::Stored;
 use handfast_journal::{JournalError, Mutation, Reader, Table};
 use handfast_wire::record::{self, DamagedRecord};
+use handfast_wire::site_record;
 
 /// The journal cannot answer.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +33,12 @@ pub enum StoreError {
     /// What it says makes no sense.
     #[error(transparent)]
     Damaged(#[from] DamagedRecord),
+    /// The process has forgotten what its own disk remembers: nothing that it says can be relied on.
+    #[error("transaction {id} is undecided in the log, and not known to the process that wrote it")]
+    Forgotten {
+        /// Which one.
+        id: TransactionId,
+    },
 }
 
 /// What the journal says of a transaction.
@@ -37,23 +46,32 @@ pub enum StoreError {
 pub enum Found {
     /// Decided, not acknowledged by everybody.
     Live(Commit),
+    /// Three-phase commit: decided, not acknowledged by everybody.
+    Decided(Decision),
+    /// Three-phase commit: everybody has voted prepared. Its decision is on its way to the disk, unless the
+    /// transaction is running.
+    Voting(VotingCoordinator),
     /// Over.
     Ended(Ended),
 }
 
 impl Found {
-    /// As the core wants it.
+    /// As the core wants it; `None` when it is not over.
     #[must_use]
-    pub fn stored(&self) -> Stored {
+    pub fn stored(&self) -> Option<Stored> {
         let committed = |id: TransactionId, request: &Option<Request>| Stored::Committed {
             id,
             request: request.clone(),
         };
-        match self {
+        Some(match self {
             Self::Live(commit) => committed(commit.id, &commit.request),
+            Self::Decided(decision) if decision.outcome.is_ok() => {
+                committed(decision.id, &decision.request)
+            }
             Self::Ended(ended) if ended.outcome.is_ok() => committed(ended.id, &ended.request),
-            Self::Ended(_) => Stored::Aborted,
-        }
+            Self::Decided(_) | Self::Ended(_) => Stored::Aborted,
+            Self::Voting(_) => return None,
+        })
     }
 
     /// Its id.
@@ -61,12 +79,27 @@ impl Found {
     pub fn id(&self) -> TransactionId {
         match self {
             Self::Live(commit) => commit.id,
+            Self::Decided(decision) => decision.id,
+            Self::Voting(voting) => voting.id,
             Self::Ended(ended) => ended.id,
         }
     }
 }
 
-const EXPIRED_THROUGH: &[u8] = b"expired-through";
+/// The end of the outcome window: ids sort by protocol before they sort by age.
+fn expired_through(protocol: Protocol) -> &'static [u8] {
+    match protocol {
+        Protocol::ThreePhase => b"expired-through-3",
+        Protocol::TwoPhase | Protocol::PaxosCommit => b"expired-through",
+    }
+}
+
+/// The order in which transactions of all protocols were begun.
+#[must_use]
+pub fn age(id: TransactionId) -> (Epoch, Sequence) {
+    (id.epoch(), id.sequence())
+}
+
 pub(crate) const EPOCH: &[u8] = b"epoch";
 
 /// Reads the coordinator's journal.
@@ -95,7 +128,15 @@ impl Store {
     pub fn find(&self, id: TransactionId) -> Result<Option<Found>, StoreError> {
         let key = id.as_bytes();
         if let Some(value) = self.reader.get(Table::Live, key)? {
-            return Ok(Some(Found::Live(record::decode_commit(key, &value)?)));
+            match record::decode_live(key, &value)? {
+                CoordinatorRecord::Commit(commit) => return Ok(Some(Found::Live(commit))),
+                CoordinatorRecord::Decision(decision) => return Ok(Some(Found::Decided(decision))),
+                CoordinatorRecord::Voting(voting) => return Ok(Some(Found::Voting(voting))),
+                // Of another slot; and the others are no live records.
+                CoordinatorRecord::Witness(_)
+                | CoordinatorRecord::WitnessForgotten { .. }
+                | CoordinatorRecord::Ended(_) => return Ok(None),
+            }
         }
         // Between the two reads the end may have been written: it takes the decision's place in one
         // batch, so it is here now.
@@ -122,9 +163,10 @@ impl Store {
             None => ControlFlow::Break(()),
         })?;
         let mut latest = None;
+        attempts.sort_by_key(|id| age(*id));
         for id in attempts.into_iter().rev() {
             if let Some(found) = self.find(id)? {
-                if matches!(found.stored(), Stored::Committed { .. }) {
+                if matches!(found.stored(), Some(Stored::Committed { .. })) {
                     return Ok(Some(found));
                 }
                 latest.get_or_insert(found);
@@ -133,28 +175,31 @@ impl Store {
         Ok(latest)
     }
 
-    /// Visits the decisions that somebody has not acknowledged, oldest first.
+    /// Visits everything that is not over: decisions that somebody has not acknowledged, and what voting sites
+    /// and witnesses keep.
     ///
     /// # Errors
     /// When the journal cannot be read or an entry is damaged.
-    pub fn live(&self, mut visit: impl FnMut(Commit)) -> Result<(), StoreError> {
+    pub fn live(&self, mut visit: impl FnMut(CoordinatorRecord)) -> Result<(), StoreError> {
         let mut damaged = None;
-        self.reader.scan(Table::Live, &[], &mut |key, value| match record::decode_commit(
-            key, value,
-        ) {
-            Ok(commit) => {
-                visit(commit);
-                ControlFlow::Continue(())
-            }
-            Err(error) => {
-                damaged = Some(error);
-                ControlFlow::Break(())
-            }
-        })?;
+        self.reader.scan(
+            Table::Live,
+            &[],
+            &mut |key, value| match record::decode_live(key, value) {
+                Ok(record) => {
+                    visit(record);
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    damaged = Some(error);
+                    ControlFlow::Break(())
+                }
+            },
+        )?;
         damaged.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    /// Outcomes after `after`, oldest first, until `visit` breaks.
+    /// Outcomes with an id above `after`, in the order of their ids, until `visit` breaks.
     ///
     /// # Errors
     /// When the journal cannot be read or an entry is damaged.
@@ -186,21 +231,49 @@ impl Store {
     /// # Errors
     /// When the journal cannot answer.
     pub fn may_have_expired(&self, id: TransactionId) -> Result<bool, StoreError> {
-        let through = self.reader.get(Table::Meta, EXPIRED_THROUGH)?;
+        let through = self.reader.get(Table::Meta, expired_through(id.protocol()))?;
         Ok(through.is_some_and(|through| id.as_bytes().as_slice() <= through.as_slice()))
     }
 
     /// What takes outcomes that ended before `before_ms` out of the window, at most `most` of them.
-    /// Stops at the first that is younger: ids are in the order of their beginnings.
+    /// Stops at the first of each protocol that is younger: ids are in the order of their beginnings.
     ///
     /// # Errors
     /// When the journal cannot be read.
     pub fn expire(&self, before_ms: u64, most: usize) -> Result<Vec<Mutation>, StoreError> {
         let mut mutations = Vec::new();
-        let mut last = None;
+        let mut next = self.expire_after(None, before_ms, most, &mut mutations)?;
+        // Those of another protocol come behind all of these.
+        while let Some(after) = next
+            && mutations.len() < most
+        {
+            next = self.expire_after(Some(after), before_ms, most, &mut mutations)?;
+        }
+        Ok(mutations)
+    }
+
+    /// The same for the first protocol that has outcomes after this id. Returns where those of the next one may
+    /// begin.
+    fn expire_after(
+        &self,
+        after: Option<TransactionId>,
+        before_ms: u64,
+        most: usize,
+        mutations: &mut Vec<Mutation>,
+    ) -> Result<Option<TransactionId>, StoreError> {
+        let mut last: Option<TransactionId> = None;
+        let mut protocol = None;
+        let mut next = None;
         let mut count = 0;
-        self.outcomes(None, |ended| {
+        self.outcomes(after, |ended| {
+            let own = *protocol.get_or_insert(ended.id.protocol());
+            if ended.id.protocol() != own {
+                next = last;
+                return ControlFlow::Break(());
+            }
             if ended.ended_ms >= before_ms || count == most {
+                let (slot, end) = (ended.id.slot(), (Epoch::MAX, Sequence(u64::MAX)));
+                next = (count < most).then(|| TransactionId::new(slot, own, end.0, end.1));
                 return ControlFlow::Break(());
             }
             count += 1;
@@ -213,12 +286,13 @@ impl Store {
             ControlFlow::Continue(())
         })?;
         if let Some(last) = last {
-            let before = self.reader.get(Table::Meta, EXPIRED_THROUGH)?.unwrap_or_default();
+            let key = expired_through(last.protocol());
+            let before = self.reader.get(Table::Meta, key)?.unwrap_or_default();
             if last.as_bytes().as_slice() > before.as_slice() {
-                mutations.push(Mutation::put(Table::Meta, EXPIRED_THROUGH, *last.as_bytes()));
+                mutations.push(Mutation::put(Table::Meta, key, *last.as_bytes()));
             }
         }
-        Ok(mutations)
+        Ok(next)
     }
 }
 
@@ -251,11 +325,22 @@ pub fn write(record: &CoordinatorRecord, mutations: &mut Vec<Mutation>) {
             mutations.push(Mutation::put(Table::Outcomes, key, record::encode_ended(ended)));
             (ended.id, &ended.request)
         }
-        CoordinatorRecord::Voting(_)
-        | CoordinatorRecord::Decision(_)
-        | CoordinatorRecord::Witness(_)
-        | CoordinatorRecord::WitnessForgotten { .. } => {
-            unreachable!("shards draw ids of two-phase commit, and none is a witness")
+        CoordinatorRecord::Voting(voting) => {
+            let value = site_record::encode_voting(voting);
+            mutations.push(Mutation::put(Table::Live, *voting.id.as_bytes(), value));
+            (voting.id, &voting.request)
+        }
+        CoordinatorRecord::Decision(decision) => {
+            let value = site_record::encode_decision(decision);
+            mutations.push(Mutation::put(Table::Live, *decision.id.as_bytes(), value));
+            (decision.id, &decision.request)
+        }
+        CoordinatorRecord::Witness(witness) => {
+            let value = site_record::encode_witness(witness);
+            return mutations.push(Mutation::put(Table::Live, *witness.id.as_bytes(), value));
+        }
+        CoordinatorRecord::WitnessForgotten { id } => {
+            return mutations.push(Mutation::delete(Table::Live, *id.as_bytes()));
         }
     };
     if let Some(request) = request {
@@ -266,13 +351,53 @@ pub fn write(record: &CoordinatorRecord, mutations: &mut Vec<Mutation>) {
 #[cfg(test)]
 mod tests {
     use handfast_commit_core::record::{AbortCause, AbortReason};
+    use handfast_commit_core::record::{WitnessRecord, WitnessState};
+    use handfast_commit_core::three_phase::{Site, Sites};
     use handfast_journal::{Journal, Kind, MemoryDisk, MemoryJournal};
 
     use super::*;
 
     fn id(sequence: u64) -> TransactionId {
-        use handfast_commit_core::id::{Epoch, Protocol, Sequence, Slot};
+        use handfast_commit_core::id::Slot;
         TransactionId::new(Slot(0), Protocol::TwoPhase, Epoch(1), Sequence(sequence))
+    }
+
+    fn three(sequence: u64) -> TransactionId {
+        use handfast_commit_core::id::Slot;
+        TransactionId::new(Slot(0), Protocol::ThreePhase, Epoch(1), Sequence(sequence))
+    }
+
+    fn all_sites() -> Sites {
+        let name = "a".parse().expect("a name");
+        Sites::new(vec![(name, handfast_commit_core::id::Incarnation(1))], Vec::new())
+    }
+
+    fn voting(sequence: u64) -> CoordinatorRecord {
+        CoordinatorRecord::Voting(VotingCoordinator {
+            id: three(sequence),
+            site: Site::ALL_VOTED,
+            sites: all_sites(),
+            request: Some(request(5)),
+            info: Arc::default(),
+            started_ms: 1,
+        })
+    }
+
+    fn decision(sequence: u64, outcome: Result<(), AbortReason>) -> CoordinatorRecord {
+        CoordinatorRecord::Decision(Decision {
+            id: three(sequence),
+            outcome,
+            sites: all_sites(),
+            request: Some(request(5)),
+            info: Arc::default(),
+            started_ms: 1,
+            decided_ms: 2,
+        })
+    }
+
+    fn late() -> AbortReason {
+        let message = "late".to_owned();
+        AbortReason { cause: AbortCause::Timeout, participant: None, message }
     }
 
     fn request(fingerprint: u64) -> Request {
@@ -291,14 +416,9 @@ mod tests {
     }
 
     fn ended(sequence: u64, committed: bool, ended_ms: u64) -> CoordinatorRecord {
-        let reason = AbortReason {
-            cause: AbortCause::Timeout,
-            participant: None,
-            message: "late".to_owned(),
-        };
         CoordinatorRecord::Ended(Ended {
             id: id(sequence),
-            outcome: if committed { Ok(()) } else { Err(reason) },
+            outcome: if committed { Ok(()) } else { Err(late()) },
             request: Some(request(5)),
             participants: Vec::new(),
             info: Arc::default(),
@@ -344,7 +464,7 @@ mod tests {
         let mut bench = bench();
         let find = |bench: &Bench| {
             let found = bench.store.find_request(&request(5).id).expect("readable");
-            found.map(|found| (found.id(), found.stored() == Stored::Aborted))
+            found.map(|found| (found.id(), found.stored() == Some(Stored::Aborted)))
         };
         assert_eq!(find(&bench), None);
         bench.append(&ended(1, false, 9));
@@ -370,5 +490,76 @@ mod tests {
         // A decision that is not delivered never expires.
         assert!(bench.store.expire(u64::MAX, 10).is_ok_and(|all| !all.is_empty()));
         assert!(matches!(bench.store.find(id(3)), Ok(Some(Found::Live(_)))));
+    }
+
+    fn live(bench: &Bench) -> Vec<CoordinatorRecord> {
+        let mut live = Vec::new();
+        bench.store.live(|record| live.push(record)).expect("readable");
+        live
+    }
+
+    #[test]
+    fn the_ballots_of_a_vote_are_replaced_until_it_is_over() {
+        let mut bench = bench();
+        bench.append(&voting(1));
+        assert_eq!(live(&bench), [voting(1)]);
+        let found = bench.store.find(three(1)).expect("readable").expect("a record");
+        assert_eq!((found.id(), found.stored()), (three(1), None));
+        bench.append(&decision(1, Ok(())));
+        assert_eq!(live(&bench), [decision(1, Ok(()))]);
+        let found = bench.store.find_request(&request(5).id).expect("readable");
+        assert!(matches!(
+            found.expect("its attempt").stored(),
+            Some(Stored::Committed { id, .. }) if id == three(1)
+        ));
+        bench.append(&decision(2, Err(late())));
+        let found = bench.store.find(three(2)).expect("readable");
+        assert_eq!(found.and_then(|found| found.stored()), Some(Stored::Aborted));
+        let CoordinatorRecord::Ended(end) = ended(1, true, 9) else { panic!("an end") };
+        bench.append(&CoordinatorRecord::Ended(Ended { id: three(1), ..end }));
+        assert_eq!(live(&bench), [decision(2, Err(late()))]);
+    }
+
+    #[test]
+    fn what_a_witness_keeps_is_no_transaction_of_its_own() {
+        let mut bench = bench();
+        let state = WitnessState::Undecided(Site::UNASKED);
+        let record = CoordinatorRecord::Witness(WitnessRecord { id: three(1), state });
+        bench.append(&record);
+        assert_eq!(live(&bench), [record]);
+        assert_eq!(bench.store.find(three(1)).expect("readable"), None);
+        bench.append(&CoordinatorRecord::WitnessForgotten { id: three(1) });
+        assert!(live(&bench).is_empty());
+    }
+
+    /// Ids sort by protocol first: what is young in one protocol holds up no other one, and what has left the
+    /// window in one says nothing of another.
+    #[test]
+    fn every_protocol_has_an_outcome_window() {
+        let mut bench = bench();
+        let CoordinatorRecord::Ended(end) = ended(9, false, 9) else { panic!("an end") };
+        let at = |sequence, ended_ms| {
+            CoordinatorRecord::Ended(Ended { id: three(sequence), ended_ms, ..end.clone() })
+        };
+        for record in [ended(1, true, 100), ended(2, false, 200), at(3, 100), at(4, 200)] {
+            bench.append(&record);
+        }
+        let mutations = bench.store.expire(150, 10).expect("readable");
+        bench.journal.append(&mutations).expect("a good disk");
+        let all = [id(1), id(2), three(3), three(4)];
+        assert_eq!(all.map(gone_from(&bench.store)), [true, false, true, false]);
+        let expired = all.map(|id| bench.store.may_have_expired(id).expect("readable"));
+        assert_eq!(expired, [true, false, true, false]);
+        assert!(bench.store.expire(150, 10).expect("readable").is_empty());
+        for most in [1, 2] {
+            let mutations = bench.store.expire(u64::MAX, most).expect("readable");
+            assert!(mutations.iter().any(|one| one.table == Table::Outcomes), "{most} at a time");
+            bench.journal.append(&mutations).expect("a good disk");
+        }
+        assert_eq!([id(2), three(4)].map(gone_from(&bench.store)), [true, true]);
+    }
+
+    fn gone_from(store: &Store) -> impl Fn(TransactionId) -> bool + '_ {
+        |id| store.find(id).expect("readable").is_none()
     }
 }

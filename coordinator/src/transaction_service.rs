@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use handfast_commit_core::id::{ParticipantName, TransactionId};
+use handfast_commit_core::id::{Epoch, ParticipantName, Sequence};
 use handfast_commit_core::two_phase::coordinator::TransactionView;
 use handfast_runtime::clock::wall_ms;
 use handfast_wire::v1;
@@ -24,6 +24,7 @@ use crate::calls::{self, AbortRequest};
 use crate::engine::Engine;
 use crate::ready::Ready;
 use crate::status::{self, StatusOf};
+use crate::store::age;
 use crate::view::{self, ANSWER_BYTES_MAX};
 
 /// What is in a page besides its transactions, at most, and around each of them.
@@ -93,8 +94,8 @@ impl TransactionService for TransactionApi {
         request: Request<v1::BeginTransactionRequest>,
     ) -> Result<Response<v1::BeginTransactionResponse>, Status> {
         let engine = self.engine()?;
-        let terms = calls::begin(engine, request.into_inner())?;
-        let reply = engine.begin(terms).await.map_err(StatusOf::from)?;
+        let request = calls::begin(engine, request.into_inner())?;
+        let reply = engine.begin(request).await.map_err(StatusOf::from)?;
         Ok(Response::new(calls::begun(reply)?))
     }
 
@@ -183,20 +184,19 @@ impl TransactionService for TransactionApi {
         } else {
             Vec::new()
         };
-        let mut all: BTreeMap<TransactionId, v1::Transaction> =
-            running.iter().map(|running| (running.id, view::running(running))).collect();
+        let mut all: BTreeMap<_, v1::Transaction> =
+            running.iter().map(|running| (age(running.id), view::running(running))).collect();
         for end in ended {
-            all.entry(end.id).or_insert_with(|| view::ended(&end));
+            all.entry(age(end.id)).or_insert_with(|| view::ended(&end));
         }
         let count = all.len();
         let page = page(all, size, ANSWER_BYTES_MAX - PAGE_ENVELOPE_BYTES);
         let more = page.len() < count;
         let next_page_token = match page.last() {
-            Some((id, _)) if more => id.to_string(),
+            Some(last) if more => last.transaction_id.clone(),
             _ => String::new(),
         };
-        let transactions = page.into_iter().map(|(_, transaction)| transaction).collect();
-        Ok(Response::new(v1::ListTransactionsResponse { transactions, next_page_token }))
+        Ok(Response::new(v1::ListTransactionsResponse { transactions: page, next_page_token }))
     }
 
     type WatchTransactionStream =
@@ -219,7 +219,7 @@ impl TransactionService for TransactionApi {
                         calls::known(id, engine.get(id).await.map_err(StatusOf::from)?)?
                     }
                     (Some(running), _) => view::running(running),
-                    (None, None) if before.state > 3 => before,
+                    (None, None) if before.state > 3 && before.state < 8 => before,
                     // It has ended: the log says how.
                     (None, _) => calls::known(id, engine.get(id).await.map_err(StatusOf::from)?)?,
                 };
@@ -245,18 +245,18 @@ impl TransactionService for TransactionApi {
 
 /// The first transactions, at most so many, and at most so many bytes of them; one at least.
 fn page(
-    all: BTreeMap<TransactionId, v1::Transaction>,
+    all: BTreeMap<(Epoch, Sequence), v1::Transaction>,
     size: usize,
     bytes_max: usize,
-) -> Vec<(TransactionId, v1::Transaction)> {
+) -> Vec<v1::Transaction> {
     let mut bytes = 0;
     let mut page = Vec::with_capacity(all.len().min(size));
-    for (id, transaction) in all.into_iter().take(size) {
+    for transaction in all.into_values().take(size) {
         bytes += transaction.encoded_len() + ITEM_ENVELOPE_BYTES;
         if bytes > bytes_max && !page.is_empty() {
             break;
         }
-        page.push((id, transaction));
+        page.push(transaction);
     }
     page
 }
@@ -333,7 +333,7 @@ mod tests {
             let id = |n| format!("0000-02-0000000001-{n:016x}");
             let transaction =
                 |n| v1::Transaction { transaction_id: id(n), ..v1::Transaction::default() };
-            (0..count).map(|n| (id(n).parse().expect("an id"), transaction(n))).collect()
+            (0..count).map(|n| ((Epoch(1), Sequence(n)), transaction(n))).collect()
         };
         let each = all(1).values().map(Message::encoded_len).sum::<usize>() + ITEM_ENVELOPE_BYTES;
         assert_eq!(page(all(5), 3, usize::MAX).len(), 3);

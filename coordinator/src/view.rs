@@ -1,12 +1,14 @@
 //! Transactions as people and programs are shown them.
 
-use handfast_commit_core::id::{Protocol, TransactionId};
-use handfast_commit_core::record::{AbortReason, Commit, Ended, Info};
+use handfast_commit_core::id::{ParticipantName, Protocol, TransactionId};
+use handfast_commit_core::record::{
+    AbortReason, Commit, Decision, Ended, Info, Request, VotingCoordinator,
+};
 use handfast_commit_core::two_phase::coordinator::{
     BranchState, Event, Outcome, PhaseView, TransactionView,
 };
 use handfast_wire::record::cause_number;
-use handfast_wire::v1;
+use handfast_wire::{site, v1};
 use prost::Message;
 use prost_types::{Duration, Timestamp};
 
@@ -74,9 +76,8 @@ fn base(id: TransactionId, info: &Info) -> v1::Transaction {
 pub fn running_state(phase: PhaseView) -> v1::TransactionState {
     match phase {
         PhaseView::Active => v1::TransactionState::Active,
-        PhaseView::Preparing | PhaseView::OnePhase | PhaseView::PreCommitted => {
-            v1::TransactionState::Preparing
-        }
+        PhaseView::Preparing | PhaseView::OnePhase => v1::TransactionState::Preparing,
+        PhaseView::PreCommitted => v1::TransactionState::PreCommitted,
         PhaseView::Committing => v1::TransactionState::Committing,
         PhaseView::Aborting => v1::TransactionState::Aborted,
     }
@@ -106,8 +107,10 @@ pub fn running(view: &TransactionView) -> v1::Transaction {
         .collect();
     let mut transaction = v1::Transaction {
         state: running_state(view.phase).into(),
-        request_id: view.request.as_ref().map(|r| r.id.to_string()).unwrap_or_default(),
+        abort_reason: view.abort.as_ref().map(abort_reason),
+        request_id: request_id(&view.request),
         branches,
+        site: view.site.as_ref().map(site::status_message),
         started_at: timestamp(view.started_ms),
         decided_at: timestamp(view.decided_ms),
         timeout: duration(view.timeout_us),
@@ -126,8 +129,12 @@ fn fits(returned: usize, message: &impl Message) -> bool {
     returned <= RESULTS_BYTES_SAFE || message.encoded_len() + ENVELOPE_BYTES <= ANSWER_BYTES_MAX
 }
 
+fn request_id(request: &Option<Request>) -> String {
+    request.as_ref().map(|request| request.id.to_string()).unwrap_or_default()
+}
+
 fn branches<'a>(
-    names: impl Iterator<Item = &'a handfast_commit_core::id::ParticipantName>,
+    names: impl Iterator<Item = &'a ParticipantName>,
     state: v1::BranchState,
 ) -> Vec<v1::BranchStatus> {
     names
@@ -144,11 +151,43 @@ fn branches<'a>(
 pub fn decided(commit: &Commit) -> v1::Transaction {
     v1::Transaction {
         state: v1::TransactionState::Committing.into(),
-        request_id: commit.request.as_ref().map(|r| r.id.to_string()).unwrap_or_default(),
+        request_id: request_id(&commit.request),
         branches: branches(commit.voters.iter().map(|(name, _)| name), v1::BranchState::Committing),
         started_at: timestamp(commit.started_ms),
         decided_at: timestamp(commit.decided_ms),
         ..base(commit.id, &commit.info)
+    }
+}
+
+/// A decision of three-phase commit in the log.
+#[must_use]
+pub fn decided_by_sites(decision: &Decision) -> v1::Transaction {
+    let (state, branch_state) = match &decision.outcome {
+        Ok(()) => (v1::TransactionState::Committing, v1::BranchState::Committing),
+        Err(_) => (v1::TransactionState::Aborted, v1::BranchState::Aborted),
+    };
+    let names = decision.sites.participants().iter().map(|(name, _)| name);
+    v1::Transaction {
+        state: state.into(),
+        abort_reason: decision.outcome.as_ref().err().map(abort_reason),
+        request_id: request_id(&decision.request),
+        branches: branches(names, branch_state),
+        started_at: timestamp(decision.started_ms),
+        decided_at: timestamp(decision.decided_ms),
+        ..base(decision.id, &decision.info)
+    }
+}
+
+/// A transaction of three-phase commit whose decision is not in the log.
+#[must_use]
+pub fn voting(voting: &VotingCoordinator) -> v1::Transaction {
+    let names = voting.sites.participants().iter().map(|(name, _)| name);
+    v1::Transaction {
+        state: v1::TransactionState::PreCommitted.into(),
+        request_id: request_id(&voting.request),
+        branches: branches(names, v1::BranchState::Prepared),
+        started_at: timestamp(voting.started_ms),
+        ..base(voting.id, &voting.info)
     }
 }
 
@@ -162,7 +201,7 @@ pub fn ended(ended: &Ended) -> v1::Transaction {
     v1::Transaction {
         state: state.into(),
         abort_reason: ended.outcome.as_ref().err().map(abort_reason),
-        request_id: ended.request.as_ref().map(|r| r.id.to_string()).unwrap_or_default(),
+        request_id: request_id(&ended.request),
         branches: branches(ended.participants.iter(), branch_state),
         started_at: timestamp(ended.started_ms),
         finished_at: timestamp(ended.ended_ms),
@@ -175,6 +214,8 @@ pub fn ended(ended: &Ended) -> v1::Transaction {
 pub fn found(found: &Found) -> v1::Transaction {
     match found {
         Found::Live(commit) => decided(commit),
+        Found::Decided(decision) => decided_by_sites(decision),
+        Found::Voting(record) => voting(record),
         Found::Ended(end) => ended(end),
     }
 }

@@ -27,6 +27,7 @@ fn engine(shards: usize) -> Arc<Engine> {
 fn request(name: &str) -> ExecuteRequest {
     let branches = ["a", "b"].map(|name| (name.parse().expect("a name"), Bytes::from("work")));
     ExecuteRequest {
+        protocol: handfast_commit_core::id::Protocol::TwoPhase,
         branches: BTreeMap::from(branches),
         terms: Terms { timeout_us: LONG.as_micros() as u64, ..Terms::default() },
         request_id: Some(name.parse().expect("a request id")),

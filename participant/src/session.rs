@@ -268,5 +268,6 @@ fn one_phase_message((id, request): OnePhaseCommitted) -> v1::InDoubtBranch {
         request_id: request.map(|id| id.to_string()).unwrap_or_default(),
         since: None,
         waiting_for: String::new(),
+        site: None,
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use handfast_client::{ClientMode, RequestId, TransactionId};
+use handfast_client::{ClientMode, Protocol, RequestId, TransactionId};
 
 use crate::bench::options::Bench;
 use crate::duration::parse_duration;
@@ -178,6 +178,9 @@ pub struct Execute {
 /// What a transaction carries.
 #[derive(Debug, Default, Args)]
 pub struct TransactionArguments {
+    /// How it is committed
+    #[arg(long, value_enum, value_name = "PROTOCOL", default_value = "two-phase")]
+    pub protocol: ProtocolChoice,
     /// Abort the transaction if it is undecided after this long [default: the coordinator's]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub transaction_timeout: Option<Duration>,
@@ -190,6 +193,25 @@ pub struct TransactionArguments {
     /// W3C trace context
     #[arg(long, value_name = "TRACEPARENT")]
     pub traceparent: Option<String>,
+}
+
+/// How a transaction is committed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum ProtocolChoice {
+    /// Waits for its coordinator.
+    #[default]
+    TwoPhase,
+    /// Ended by any majority of its voting sites.
+    ThreePhase,
+}
+
+impl From<ProtocolChoice> for Protocol {
+    fn from(choice: ProtocolChoice) -> Self {
+        match choice {
+            ProtocolChoice::TwoPhase => Self::TwoPhase,
+            ProtocolChoice::ThreePhase => Self::ThreePhase,
+        }
+    }
 }
 
 /// When a commit answers.
@@ -257,6 +279,8 @@ pub struct List {
 pub enum State {
     Active,
     Preparing,
+    /// Three-phase commit: everybody has voted, and a quorum has not ended it yet.
+    PreCommitted,
     Committing,
     Committed,
     Aborted,
@@ -337,12 +361,37 @@ pub struct Demo {
     /// Mean time between two kills, as in 2, 0.5 or 500ms; 0 kills nobody
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_kill_every)]
     pub kill_every: f64,
+    /// How the transfers are committed
+    #[arg(long, value_enum, value_name = "PROTOCOL", default_value = "two-phase")]
+    pub protocol: DemoProtocol,
     /// Fixes every random choice: amounts, victims, times [default: drawn, and printed]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
     /// Keep the folder with data and logs even when every promise held
     #[arg(long)]
     pub keep: bool,
+}
+
+/// How the demo's transfers are committed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum DemoProtocol {
+    #[default]
+    TwoPhase,
+    ThreePhase,
+    /// Each by one of the two, at random.
+    Mixed,
+}
+
+impl DemoProtocol {
+    /// For programs.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::TwoPhase => "two_phase",
+            Self::ThreePhase => "three_phase",
+            Self::Mixed => "mixed",
+        }
+    }
 }
 
 /// Most clients of the demo. All of them share one connection.

@@ -163,9 +163,9 @@ impl Client {
                 }
                 TransactionState::Aborted => Ok(Some(Resolution::Aborted(found))),
                 TransactionState::Expired => Ok(None),
-                TransactionState::Active | TransactionState::Preparing => {
-                    Err(Failure::open(Cause::Undecided))
-                }
+                TransactionState::Active
+                | TransactionState::Preparing
+                | TransactionState::PreCommitted => Err(Failure::open(Cause::Undecided)),
                 TransactionState::Unknown => Err(Failure::open(Cause::CannotTell)),
                 TransactionState::Unspecified => Err(Failure::malformed("it has no known state")),
             }

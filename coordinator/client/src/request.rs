@@ -73,6 +73,13 @@ impl Request {
         self
     }
 
+    /// The commit protocol; two-phase commit by default. A repetition has to name the same one.
+    #[must_use]
+    pub fn protocol(mut self, protocol: v1::Protocol) -> Self {
+        self.options = self.options.protocol(protocol);
+        self
+    }
+
     /// What the transaction is about, for people.
     #[must_use]
     pub fn summary(mut self, summary: impl Into<String>) -> Self {
@@ -181,9 +188,9 @@ impl Settled {
             }),
             v1::TransactionState::Expired => Ok(Self::Expired { transaction_id }),
             v1::TransactionState::Unknown => Err(Failure::open(Cause::CannotTell)),
-            v1::TransactionState::Active | v1::TransactionState::Preparing => {
-                Err(Failure::open(Cause::Undecided))
-            }
+            v1::TransactionState::Active
+            | v1::TransactionState::Preparing
+            | v1::TransactionState::PreCommitted => Err(Failure::open(Cause::Undecided)),
             v1::TransactionState::Unspecified => {
                 Err(Failure::malformed(format!("transaction {transaction_id} has no known state")))
             }
@@ -232,7 +239,7 @@ mod tests {
         assert!(matches!(read(Committing, ID), Ok(Settled::Committed(_))));
         assert!(matches!(read(Aborted, ID), Ok(Settled::Aborted { .. })));
         assert!(matches!(read(Expired, ID), Ok(Settled::Expired { .. })));
-        for state in [Active, Preparing, Unknown] {
+        for state in [Active, Preparing, PreCommitted, Unknown] {
             let failure = read(state, ID).expect_err("not settled");
             assert!(failure.again, "{state:?}");
         }

@@ -279,6 +279,8 @@ marks! {
         "Acknowledgements of a move from a quorum are the decision.";
     ThreeClientTold, "three-client-told",
         "The client is answered when a quorum has moved, whatever the coordinator's own disk does.";
+    ThreeClientNotTold, "three-client-not-told",
+        "A client whose time is over while a quorum is missing is told that nothing is known, never more.";
     ThreeLedAgain, "three-led-again",
         "Without a quorum of acknowledgements the coordinator repeats its order, waits, and says for whom.";
     ThreeAbortForced, "three-abort-forced",

@@ -7,7 +7,7 @@
 use handfast_commit_core::id::{Incarnation, ParticipantName};
 use handfast_commit_core::limits;
 use handfast_commit_core::message::{FromSite, Order, Report, ToSite, Voting};
-use handfast_commit_core::three_phase::{Ballot, SiteName, Sites, Standing, Witness};
+use handfast_commit_core::three_phase::{Ballot, SiteName, SiteView, Sites, Standing, Witness};
 
 use crate::convert::{InvalidField, participant_name, transaction_id};
 use crate::v1;
@@ -239,6 +239,24 @@ pub fn report_message(report: &FromSite) -> v1::SiteReport {
     };
     message.set_kind(kind);
     message
+}
+
+/// Writes where an undecided site stands, for people.
+#[must_use]
+pub fn status_message(view: &SiteView) -> v1::SiteStatus {
+    let accepted = match view.accepted {
+        Ballot::NONE => String::new(),
+        accepted => accepted.to_string(),
+    };
+    v1::SiteStatus {
+        standing: standing_number(view.standing).into(),
+        promised: view.promised.to_string(),
+        accepted,
+        leader: view.leader.to_string(),
+        missing: view.missing.iter().map(ToString::to_string).collect(),
+        wanted: u32::try_from(view.wanted).unwrap_or(u32::MAX),
+        moving: view.moving,
+    }
 }
 
 /// One call of a leader.

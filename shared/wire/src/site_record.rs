@@ -3,7 +3,7 @@
 //! A damaged ballot would be a broken promise, so that whatever does not go together is refused when it is
 //! read.
 
-use handfast_commit_core::id::{Incarnation, TransactionId};
+use handfast_commit_core::id::{Incarnation, Protocol, TransactionId};
 use handfast_commit_core::limits;
 use handfast_commit_core::record::{
     DecidedBranch, Decision, Electorate, Request, VotedBranch, VotingCoordinator, WitnessRecord,
@@ -19,6 +19,16 @@ use crate::record::{
 };
 use crate::storage::coordinator_record::Record;
 use crate::{site, storage, v1};
+
+/// Only three-phase commit has such records.
+fn three_phase(key: &[u8], id: TransactionId) -> Result<(), DamagedRecord> {
+    match id.protocol() {
+        Protocol::ThreePhase => Ok(()),
+        Protocol::TwoPhase | Protocol::PaxosCommit => {
+            Err(damaged(key, "its protocol has no voting sites"))
+        }
+    }
+}
 
 fn encode(record: Record) -> Vec<u8> {
     storage::CoordinatorRecord { record: Some(record) }.encode_to_vec()
@@ -106,6 +116,7 @@ pub(crate) fn read_voting(
     id: TransactionId,
     voting: storage::VotingCoordinator,
 ) -> Result<VotingCoordinator, DamagedRecord> {
+    three_phase(key, id)?;
     let fingerprint = voting.fingerprint;
     let message = voting.info.unwrap_or_default();
     Ok(VotingCoordinator {
@@ -139,6 +150,7 @@ pub(crate) fn read_decision(
     id: TransactionId,
     decision: storage::SiteDecision,
 ) -> Result<Decision, DamagedRecord> {
+    three_phase(key, id)?;
     let outcome = match decision.committed {
         true => Ok(()),
         false => Err(abort_reason(
@@ -179,6 +191,7 @@ pub(crate) fn read_witness(
     id: TransactionId,
     witness: storage::Witness,
 ) -> Result<WitnessRecord, DamagedRecord> {
+    three_phase(key, id)?;
     use storage::witness::State;
     let state = match witness.state {
         Some(State::Undecided(site)) => WitnessState::Undecided(ballots(key, Some(site))?),
@@ -230,6 +243,7 @@ pub(crate) fn read_voted(
     id: TransactionId,
     branch: storage::VotedBranch,
 ) -> Result<VotedBranch, DamagedRecord> {
+    three_phase(key, id)?;
     Ok(VotedBranch {
         id,
         site: ballots(key, branch.site)?,
@@ -252,6 +266,7 @@ pub(crate) fn read_decided(
     id: TransactionId,
     branch: storage::DecidedBranch,
 ) -> Result<DecidedBranch, DamagedRecord> {
+    three_phase(key, id)?;
     let electorate = electorate(key, branch.electorate)?;
     Ok(DecidedBranch { id, committed: branch.committed, electorate })
 }
@@ -396,6 +411,11 @@ mod tests {
         ] {
             assert!(!witness(promised, accepted, standing), "{promised} {accepted} {standing}");
         }
+        let two_phase = id().to_string().replace("-03-", "-02-");
+        let two_phase = two_phase.parse::<TransactionId>().expect("an id");
+        let decided =
+            WitnessRecord { id: two_phase, state: WitnessState::Decided { committed: true } };
+        assert!(decode_live(two_phase.as_bytes(), &encode_witness(&decided)).is_err());
         let bytes = encode(Record::Voting(storage::VotingCoordinator::default()));
         let error = decode_live(id().as_bytes(), &bytes).expect_err("nothing").to_string();
         assert!(error.contains(&id().to_string()) && error.contains("ballots"), "{error}");

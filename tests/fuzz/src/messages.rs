@@ -147,6 +147,16 @@ samples! {
         request_id: request_id,
         since: |random: &mut Random| maybe(random, timestamp),
         waiting_for: text,
+        site: opt,
+    }
+    v1::SiteStatus {
+        standing: enumeration,
+        promised: text,
+        accepted: text,
+        leader: text,
+        missing: |random: &mut Random| some(random, name),
+        wanted: |random: &mut Random| random.below(9) as u32,
+        moving: flag,
     }
     v1::SessionHello { participant: name, session: number }
     v1::SessionRequest { hello: opt, messages: list, origin: opt }
@@ -235,6 +245,7 @@ samples! {
         timeout: |random: &mut Random| maybe(random, duration),
         traceparent: text,
         results_left_out: flag,
+        site: opt,
     }
     v1::WatchTransactionResponse {
         at: |random: &mut Random| maybe(random, timestamp),

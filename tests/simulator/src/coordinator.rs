@@ -197,7 +197,7 @@ impl CoordinatorProcess {
         let mut cores: Vec<Core<ReplyTo>> =
             (0..swarm.shards).map(|index| Core::new(identity, config(index))).collect();
         store
-            .live(|commit| cores[sequences.shard_of(commit.id)].restore(commit))
+            .live(|record| cores[sequences.shard_of(record.id())].restore_record(record))
             .map_err(|error| error.to_string())?;
         let outbox = Outbox::default();
         let (writer, log) =

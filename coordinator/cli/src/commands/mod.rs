@@ -15,7 +15,7 @@ use handfast_client::{Client, ClientOptions, TransactionOptions};
 
 use crate::config::Settings;
 use crate::failure::Failure;
-use crate::options::{Command, ConfigCommand, TransactionArguments};
+use crate::options::{Command, ConfigCommand, ProtocolChoice, TransactionArguments};
 use crate::output::Output;
 
 /// Runs a command.
@@ -61,6 +61,9 @@ fn transaction_options(arguments: TransactionArguments) -> TransactionOptions {
     let mut options = TransactionOptions::new()
         .summary(arguments.summary.unwrap_or_default())
         .traceparent(arguments.traceparent.unwrap_or_default());
+    if arguments.protocol != ProtocolChoice::default() {
+        options = options.protocol(arguments.protocol.into());
+    }
     if let Some(timeout) = arguments.transaction_timeout {
         options = options.timeout(timeout);
     }

@@ -180,6 +180,8 @@ fn print(found: &TransactionStatus, output: &mut Output) -> Result<(), Failure> 
         ("state", state_word(found.state())),
         ("reason", found.abort_reason.as_ref().map(reason_text).unwrap_or_default()),
         ("protocol", word(found.protocol().as_str_name(), "PROTOCOL_")),
+        ("ballot", found.site.as_ref().map(ballot_text).unwrap_or_default()),
+        ("waits for", found.site.as_ref().map(quorum_text).unwrap_or_default()),
         ("request id", shown(&found.request_id)),
         ("summary", shown(&found.summary)),
         ("labels", shown(&labels.join(" "))),
@@ -220,6 +222,7 @@ fn transaction_json(found: &TransactionStatus) -> Value {
         "protocol": word(found.protocol().as_str_name(), "PROTOCOL_"),
         "state": state_word(found.state()),
         "abort_reason": found.abort_reason.as_ref().map(reason_json),
+        "site": found.site.as_ref().map(site_json),
         "request_id": found.request_id,
         "branches": branches.collect::<Vec<Value>>(),
         "summary": found.summary,
@@ -229,6 +232,41 @@ fn transaction_json(found: &TransactionStatus) -> Value {
         "finished_at": time(&found.finished_at),
         "timeout_ms": milliseconds(found.timeout.as_ref()),
         "traceparent": found.traceparent,
+    })
+}
+
+/// Three-phase commit: the ballot that the coordinator has joined, who leads it, and where the coordinator stands.
+fn ballot_text(site: &v1::SiteStatus) -> String {
+    let standing = word(site.standing().as_str_name(), "SITE_STANDING_");
+    let (promised, leader) = (shown(&site.promised), shown(&site.leader));
+    match site.accepted.as_str() {
+        "" => format!("{promised}, led by {leader}; the coordinator is {standing}"),
+        accepted => format!(
+            "{promised}, led by {leader}; the coordinator is {standing} since {}",
+            shown(accepted)
+        ),
+    }
+}
+
+/// Three-phase commit: who is missing for a quorum, as far as the coordinator leads and can tell.
+fn quorum_text(site: &v1::SiteStatus) -> String {
+    if site.missing.is_empty() {
+        return format!("{}, which leads", shown(&site.leader));
+    }
+    let wanted = site.wanted;
+    let missing: Vec<_> = site.missing.iter().map(|name| shown(name)).collect();
+    format!("{wanted} of: {}", missing.join(", "))
+}
+
+fn site_json(site: &v1::SiteStatus) -> Value {
+    json!({
+        "standing": word(site.standing().as_str_name(), "SITE_STANDING_"),
+        "promised": site.promised,
+        "accepted": site.accepted,
+        "leader": site.leader,
+        "missing": site.missing,
+        "wanted": site.wanted,
+        "moving": site.moving,
     })
 }
 
@@ -259,6 +297,7 @@ fn state(state: State) -> TransactionState {
     match state {
         State::Active => TransactionState::Active,
         State::Preparing => TransactionState::Preparing,
+        State::PreCommitted => TransactionState::PreCommitted,
         State::Committing => TransactionState::Committing,
         State::Committed => TransactionState::Committed,
         State::Aborted => TransactionState::Aborted,

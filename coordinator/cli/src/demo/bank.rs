@@ -6,9 +6,11 @@
 
 use std::collections::BTreeMap;
 
+use handfast_client::Protocol;
 use handfast_client::key_value::Work;
 
 use crate::demo::random::Random;
+use crate::options::DemoProtocol;
 
 /// The participants.
 pub const STORES: [&str; 3] = ["store-a", "store-b", "store-c"];
@@ -56,12 +58,13 @@ pub struct Transfer {
     /// An account at a third store that is only looked at.
     pub glance: Option<Account>,
     pub manner: Manner,
+    pub protocol: Protocol,
 }
 
 impl Transfer {
     /// A random transfer between two of so many accounts: mostly between two stores, sometimes within
     /// one, sometimes with a third store that is only read; one in ten interactive.
-    pub fn draw(random: &mut Random, accounts: u32) -> Self {
+    pub fn draw(random: &mut Random, accounts: u32, protocol: DemoProtocol) -> Self {
         let from = Account(random.below(accounts.into()) as u32);
         let store = match random.percent(15) {
             true => from.store(),
@@ -79,7 +82,13 @@ impl Transfer {
             true => Manner::Interactive,
             false => Manner::Execute,
         };
-        Self { from, to, amount, glance, manner }
+        let protocol = match protocol {
+            DemoProtocol::TwoPhase => Protocol::TwoPhase,
+            DemoProtocol::ThreePhase => Protocol::ThreePhase,
+            DemoProtocol::Mixed if random.percent(50) => Protocol::ThreePhase,
+            DemoProtocol::Mixed => Protocol::TwoPhase,
+        };
+        Self { from, to, amount, glance, manner, protocol }
     }
 
     /// The stores that it writes to.
@@ -170,7 +179,7 @@ mod tests {
 
     fn transfers(accounts: u32) -> Vec<Transfer> {
         let mut random = Random::new(3, 0);
-        (0..2000).map(|_| Transfer::draw(&mut random, accounts)).collect()
+        (0..2000).map(|_| Transfer::draw(&mut random, accounts, DemoProtocol::Mixed)).collect()
     }
 
     #[test]
@@ -197,6 +206,7 @@ mod tests {
         assert!((10..20).contains(&share(&|t| t.from.store() == t.to.store())));
         assert!((8..18).contains(&share(&|t| t.glance.is_some())));
         assert!((6..14).contains(&share(&|t| t.manner == Manner::Interactive)));
+        assert!((40..60).contains(&share(&|t| t.protocol == Protocol::ThreePhase)));
     }
 
     #[test]
@@ -226,6 +236,7 @@ mod tests {
             amount: 7,
             glance: Some(Account(2)),
             manner: Manner::Execute,
+            protocol: Protocol::TwoPhase,
         };
         let expected = vec![
             (

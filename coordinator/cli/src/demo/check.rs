@@ -260,8 +260,8 @@ mod tests {
     const ACCOUNTS: u32 = 7;
 
     fn transfer() -> Transfer {
-        let manner = Manner::Execute;
-        Transfer { from: Account(0), to: Account(1), amount: 10, glance: None, manner }
+        let (manner, protocol) = (Manner::Execute, handfast_client::Protocol::TwoPhase);
+        Transfer { from: Account(0), to: Account(1), amount: 10, glance: None, manner, protocol }
     }
 
     /// What the stores hold when everything is as it was told.

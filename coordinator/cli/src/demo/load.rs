@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::demo::bank::{Ledger, Manner, STORES, Transfer};
 use crate::demo::random::Random;
 use crate::demo::tally::{AbortKind, Tally};
+use crate::options::DemoProtocol;
 
 /// How long a transfer may stay undecided.
 const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,6 +59,7 @@ pub struct Teller {
     number: usize,
     client: Client,
     accounts: u32,
+    protocol: DemoProtocol,
     random: Random,
     sent: u64,
     tally: Arc<Tally>,
@@ -70,12 +72,12 @@ impl Teller {
     pub fn new(
         number: usize,
         client: Client,
-        accounts: u32,
+        (accounts, protocol): (u32, DemoProtocol),
         random: Random,
         tally: Arc<Tally>,
     ) -> Self {
         let (untold, ledger) = (Vec::new(), Ledger::default());
-        Self { number, client, accounts, random, sent: 0, tally, untold, ledger }
+        Self { number, client, accounts, protocol, random, sent: 0, tally, untold, ledger }
     }
 
     /// The transfers that it was told committed.
@@ -91,7 +93,7 @@ impl Teller {
     /// Moves money until the end. The last transfer is waited for.
     pub async fn work_until(mut self, end: Instant) -> Self {
         while Instant::now() < end {
-            let transfer = Transfer::draw(&mut self.random, self.accounts);
+            let transfer = Transfer::draw(&mut self.random, self.accounts, self.protocol);
             let deadline = match self.random.percent(IMPATIENT_PERCENT) {
                 true => IMPATIENT_DEADLINE,
                 false => DEADLINE,
@@ -146,6 +148,7 @@ impl Teller {
         branches
             .fold(Request::new(), |request, (store, work)| request.branch(STORES[store], work))
             .request_id(request_id.clone())
+            .protocol(transfer.protocol)
             .timeout(TRANSACTION_TIMEOUT)
     }
 
@@ -158,7 +161,8 @@ impl Teller {
 
     async fn interact(&mut self, transfer: Transfer, request_id: RequestId, deadline: Duration) {
         let began = Instant::now();
-        let options = TransactionOptions::new().timeout(TRANSACTION_TIMEOUT);
+        let options = TransactionOptions::new();
+        let options = options.protocol(transfer.protocol).timeout(TRANSACTION_TIMEOUT);
         let transaction = match self.client.begin(options).await {
             Ok(transaction) => transaction,
             Err(error) => return self.not_asked_for(&error),

@@ -35,7 +35,7 @@ use crate::demo::random::Random;
 use crate::demo::report::Report;
 use crate::demo::tally::Tally;
 use crate::failure::Failure;
-use crate::options::Demo;
+use crate::options::{Demo, DemoProtocol};
 use crate::output::Output;
 use crate::process::State;
 use crate::programs::{self, COORDINATOR, PARTICIPANT};
@@ -238,8 +238,8 @@ async fn load(
     let end = Instant::now() + length;
     let tellers = (0..options.clients).map(|number| {
         let random = Random::new(seed, number as u64);
-        let teller =
-            Teller::new(number, client.clone(), options.accounts, random, Arc::clone(tally));
+        let bank = (options.accounts, options.protocol);
+        let teller = Teller::new(number, client.clone(), bank, random, Arc::clone(tally));
         teller.work_until(end)
     });
     let every = Some(options.kill_every).filter(|seconds| *seconds > 0.0);
@@ -285,9 +285,14 @@ fn introduction(options: &Demo, seed: u64, folder: &Path) -> String {
         true => format!("a kill -9 about every {} s", options.kill_every),
         false => "nobody is killed".to_owned(),
     };
+    let protocol = match options.protocol {
+        DemoProtocol::TwoPhase => "two-phase commit",
+        DemoProtocol::ThreePhase => "three-phase commit",
+        DemoProtocol::Mixed => "two- and three-phase commit",
+    };
     format!(
-        "a coordinator and {} key-value participants in {}\n{} accounts of {}, {} clients, {} s, {kills}, \
-         seed {seed}",
+        "a coordinator and {} key-value participants in {}\n{} accounts of {}, {} clients, {protocol}, {} s, \
+         {kills}, seed {seed}",
         STORES.len(),
         folder.display(),
         options.accounts,

@@ -112,6 +112,7 @@ impl Report {
             "seconds": self.options.seconds,
             "clients": self.options.clients,
             "accounts": self.options.accounts,
+            "protocol": self.options.protocol.word(),
             "kill_every_s": self.options.kill_every,
             "seed": self.seed,
             "promises_broken": self.broken,

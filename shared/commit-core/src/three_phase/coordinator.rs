@@ -55,6 +55,15 @@ impl<W> Coordinator<W> {
         self.voting.len()
     }
 
+    /// How many of those have not been ended within a first wait: a quorum is missing, or slow.
+    #[must_use]
+    pub fn waiting_for_quorum(&self) -> usize {
+        let waits = |id: &&TransactionId| {
+            self.transactions.get(id).is_some_and(|transaction| transaction.attempts > 0)
+        };
+        self.voting.iter().filter(waits).count()
+    }
+
     /// Everything that has to be led or delivered again after a restart: each gets its first timer.
     pub fn resume(&mut self, now: Now) -> Step<CoordinatorRecord, Action<W>> {
         let ids: Vec<_> = self.transactions.keys().copied().collect();
@@ -240,6 +249,7 @@ impl<W> Coordinator<W> {
     /// A wait is over: what was said is said again, or, when another site has taken the lead and come to no
     /// end, this one leads.
     pub(crate) fn voting_timer(&mut self, now: Now, id: TransactionId) {
+        self.answer_waiters(now, id);
         let Some(transaction) = self.transactions.get_mut(&id) else {
             return;
         };

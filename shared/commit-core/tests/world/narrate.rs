@@ -331,6 +331,9 @@ impl World {
             Reply::Unknown { id, participant } => {
                 format!("{} UNKNOWN, only {participant} can tell", self.name(*id))
             }
+            Reply::Undecided { id, waiting_for } => {
+                format!("{} UNDECIDED, waits for {waiting_for}", self.name(*id))
+            }
             Reply::Refused(refusal) => format!("REFUSED, {}", self.refusal(refusal)),
         }
     }

@@ -237,5 +237,6 @@ fn execute(
     }
     let request = Some(Request { id, fingerprint: digest.digest().max(1) });
     let terms = Terms { timeout_us: TIMEOUT_US, info: Arc::new(Info::default()) };
-    Ok(ShardInput::Execute { branches, terms, request, waiter })
+    let protocol = Protocol::TwoPhase;
+    Ok(ShardInput::Execute { branches, protocol, terms, request, waiter })
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use handfast_commit_core::id::{Incarnation, RequestId, Slot};
+use handfast_commit_core::record::CoordinatorRecord;
 use handfast_commit_core::step::{Now, Time};
 use handfast_commit_core::two_phase::coordinator::{Config, Coordinator, Input, Inquiry, Waiter};
 use handfast_coordinator::recovery::{Recovered, StartError, recover};
@@ -15,7 +16,7 @@ use handfast_coordinator::view;
 use handfast_journal::{Journal, Kind, MemoryDisk, MemoryJournal, Mutation, Table};
 use handfast_participant::Participant;
 use handfast_participant::resources::key_value::{KeyValueConfig, KeyValueStore};
-use handfast_wire::storage;
+use handfast_wire::{storage, v1};
 use prost::Message;
 
 use crate::Example;
@@ -61,14 +62,19 @@ fn coordinator(journal: &mut MemoryJournal) {
         Err(error) => return refused(&error),
     };
     let mut core = Coordinator::<u8>::new(identity, Config::default());
-    let mut commits = Vec::new();
-    match store.live(|commit| commits.push(commit)) {
+    let mut live = Vec::new();
+    match store.live(|record| live.push(record)) {
         Ok(()) => {}
         Err(error) => return refused(&error),
     }
-    for commit in &commits {
-        let _ = view::decided(commit);
-        core.restore(commit.clone());
+    for record in &live {
+        let _ = match record {
+            CoordinatorRecord::Commit(commit) => view::decided(commit),
+            CoordinatorRecord::Decision(decision) => view::decided_by_sites(decision),
+            CoordinatorRecord::Voting(voting) => view::voting(voting),
+            _ => v1::Transaction::default(),
+        };
+        core.restore_record(record.clone());
     }
     // What the shards do first: tell everybody, and answer whoever is in doubt.
     let now = Now { at: Time(1), wall_ms: 1 };
@@ -82,7 +88,8 @@ fn coordinator(journal: &mut MemoryJournal) {
             },
         );
     }
-    for commit in commits {
+    for record in live {
+        let CoordinatorRecord::Commit(commit) = record else { continue };
         assert!(core.knows(commit.id));
         for (participant, incarnation) in &commit.voters {
             let participant = participant.clone();

@@ -203,7 +203,7 @@ impl World {
             Said::Reply(Reply::Begun { id, .. }) => self.has_begun(c, id),
             Said::Reply(Reply::Outcome(outcome)) => self.outcome(c, &outcome),
             Said::Reply(Reply::Refused(refusal)) => self.refused(c, &refusal),
-            Said::Reply(Reply::Unknown { .. }) => self.later(c),
+            Said::Reply(Reply::Unknown { .. } | Reply::Undecided { .. }) => self.later(c),
             Said::Reply(Reply::Enlisted { .. } | Reply::Inquired(_)) => {
                 self.oracle.violated(None, "a client got an answer that is for participants");
             }

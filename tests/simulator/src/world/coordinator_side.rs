@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use handfast_commit_core::id::{Incarnation, ParticipantName, RequestId, TransactionId};
+use handfast_commit_core::id::{Incarnation, ParticipantName, Protocol, RequestId, TransactionId};
 use handfast_commit_core::message::{FromParticipant, Inquired, ToParticipant};
 use handfast_commit_core::record::{Info, Request};
 use handfast_commit_core::step::Now;
@@ -173,7 +173,7 @@ impl World {
     fn is_decided(&self, id: TransactionId) -> bool {
         let Some(running) = &self.coordinator.running else { return false };
         matches!(
-            running.store.find(id).map(|found| found.map(|found| found.stored())),
+            running.store.find(id).map(|found| found.and_then(|found| found.stored())),
             Ok(Some(Stored::Committed { .. }))
         )
     }
@@ -267,9 +267,13 @@ impl World {
                 let Ok(id) = request.parse::<RequestId>() else { return };
                 let request = Some(Request { id, fingerprint: fingerprint(&branches) });
                 let waiter = waiter(to, applied);
-                (shard, ShardInput::Execute { branches, terms, request, waiter })
+                let protocol = Protocol::TwoPhase;
+                (shard, ShardInput::Execute { branches, protocol, terms, request, waiter })
             }
-            Ask::Begin => (any_shard, ShardInput::Begin { terms, to }),
+            Ask::Begin => {
+                let protocol = Protocol::TwoPhase;
+                (any_shard, ShardInput::Begin { protocol, terms, to })
+            }
             Ask::Commit { id, applied } => {
                 let waiter = waiter(to, applied);
                 let input = Input::Commit { id, request: None, waiter };
@@ -319,8 +323,9 @@ impl World {
                     let known = match running.store.find(id) {
                         Err(_) => continue,
                         Ok(Some(found)) => match found.stored() {
-                            Stored::Committed { .. } => Known::Committed,
-                            Stored::Aborted | Stored::Expired => Known::Aborted,
+                            Some(Stored::Committed { .. }) => Known::Committed,
+                            Some(Stored::Aborted | Stored::Expired) => Known::Aborted,
+                            None => Known::Unknown,
                         },
                         Ok(None) if look.unheard => Known::Unknown,
                         Ok(None) => {
@@ -512,7 +517,9 @@ impl World {
         }
         for (shard, one_phase_commits) in by_shard.into_iter().enumerate() {
             let participant = name(index);
-            let input = ShardInput::Connected { participant, one_phase_commits };
+            // As if it were only called: every transaction here has two phases.
+            let incarnation = Incarnation(0);
+            let input = ShardInput::Connected { participant, incarnation, one_phase_commits };
             self.coordinator_input(shard, input);
         }
         if let Some(running) = &mut self.coordinator.running {

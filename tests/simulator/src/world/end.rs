@@ -123,7 +123,7 @@ impl World {
         let mut wrong = None;
         for (id, told) in self.oracle.all_told() {
             let committed = match running.store.find(id) {
-                Ok(Some(found)) => matches!(found.stored(), Stored::Committed { .. }),
+                Ok(Some(found)) => matches!(found.stored(), Some(Stored::Committed { .. })),
                 // Nothing to commit, or presumed aborted.
                 Ok(None) => continue,
                 Err(error) => {
@@ -139,7 +139,7 @@ impl World {
             }
         }
         for id in self.oracle.all_committed() {
-            let found = running.store.find(id).ok().flatten().map(|found| found.stored());
+            let found = running.store.find(id).ok().flatten().and_then(|found| found.stored());
             if !matches!(found, Some(Stored::Committed { .. })) {
                 let what = format!("a branch committed, and the coordinator has {found:?}");
                 wrong = Some((id, what));
@@ -154,7 +154,7 @@ impl World {
     fn check_leftovers(&mut self) {
         let mut left = Vec::new();
         if let Some(running) = &self.coordinator.running {
-            let _ = running.store.live(|commit| left.push(format!("decision of {}", commit.id)));
+            let _ = running.store.live(|record| left.push(format!("decision of {}", record.id())));
         }
         for process in &self.participants {
             let Some(running) = &process.running else { continue };
@@ -207,7 +207,8 @@ impl World {
             outcomes.push((job.ticket, running.store.find(*id).ok().flatten()));
         }
         for (ticket, found) in outcomes {
-            let committed = found.is_some_and(|f| matches!(f.stored(), Stored::Committed { .. }));
+            let committed =
+                found.is_some_and(|f| matches!(f.stored(), Some(Stored::Committed { .. })));
             let outcome = if committed { Outcome::Committed } else { Outcome::Aborted };
             self.history.finish(ticket, outcome);
         }

@@ -178,7 +178,9 @@ fn about_down(message: &ToParticipant) -> TransactionId {
 
 fn about_reply(reply: &Reply) -> Option<TransactionId> {
     match reply {
-        Reply::Begun { id, .. } | Reply::Unknown { id, .. } => Some(*id),
+        Reply::Begun { id, .. } | Reply::Unknown { id, .. } | Reply::Undecided { id, .. } => {
+            Some(*id)
+        }
         Reply::Outcome(outcome) => Some(outcome.id),
         Reply::Enlisted { .. } | Reply::Inquired(_) | Reply::Refused(_) => None,
     }
@@ -218,7 +220,7 @@ fn label_reply(reply: &Reply) -> String {
             Ok(()) => "committed, not applied everywhere".to_owned(),
             Err(reason) => format!("aborted: {}", short(&reason.message)),
         },
-        Reply::Unknown { .. } => "outcome unknown".to_owned(),
+        Reply::Unknown { .. } | Reply::Undecided { .. } => "outcome unknown".to_owned(),
         Reply::Inquired(outcome) => label_inquired(*outcome),
         Reply::Refused(refusal) => format!("refused: {}", short(&format!("{refusal:?}"))),
     }

@@ -126,8 +126,22 @@ impl<W> Coordinator<W> {
                     self.out.act(Action::Reply { to: waiter.to, reply });
                 }
             }
+            Phase::Voted(voted) => {
+                // Nobody knows, and it may take as long as a quorum is missing.
+                let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut transaction.waiters)
+                    .into_iter()
+                    .partition(|waiter| now.at >= waiter.until);
+                let waiting_for = voted.seat.waiting_for(&voted.sites);
+                transaction.waiters = waiting;
+                for waiter in ready {
+                    mark(Mark::ThreeClientNotTold);
+                    let waiting_for = waiting_for.clone();
+                    let reply = Reply::Undecided { id, waiting_for };
+                    self.out.act(Action::Reply { to: waiter.to, reply });
+                }
+            }
             Phase::Delivering(_) => self.answer_decided(now, id),
-            Phase::Active { .. } | Phase::Preparing { .. } | Phase::Voted(_) => {}
+            Phase::Active { .. } | Phase::Preparing { .. } => {}
         }
     }
 

@@ -306,6 +306,13 @@ pub enum Reply {
         /// Who owns the outcome.
         participant: ParticipantName,
     },
+    /// Three-phase commit: its voting sites have not ended it in the caller's time.
+    Undecided {
+        /// Which transaction.
+        id: TransactionId,
+        /// For people.
+        waiting_for: String,
+    },
     /// It will not be done.
     Refused(ClientRefusal),
 }

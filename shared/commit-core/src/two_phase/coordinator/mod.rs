@@ -458,6 +458,8 @@ impl<W> Coordinator<W> {
                 mark(Mark::ThreeAbortWaits);
                 let (reply_time, until) = (ReplyTime::Decided, transaction.deadline);
                 transaction.waiters.push(Waiter { to: waiter, reply_time, until });
+                self.answer_waiters(now, id);
+                self.rearm(id);
             }
             Phase::Delivering(delivering) if delivering.outcome.is_err() => {
                 let until = transaction.deadline;

@@ -187,6 +187,7 @@ impl<W> Transaction<W> {
         match (&self.phase, own, patience) {
             (
                 Phase::Committing { .. }
+                | Phase::Voted(_)
                 | Phase::Delivering(_)
                 | Phase::Delegated { stopping: Some(_), .. },
                 own,

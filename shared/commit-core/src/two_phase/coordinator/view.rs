@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::Coordinator;
 use super::transaction::Phase as Inner;
 use crate::id::{ParticipantName, TransactionId};
-use crate::record::{Info, Request};
+use crate::record::{AbortReason, Info, Request};
 use crate::three_phase::SiteView;
 
 /// A running transaction, as it is now.
@@ -29,6 +29,8 @@ pub struct TransactionView {
     pub decided_ms: u64,
     /// How long it may stay undecided, microseconds; 0 for one that was found in the log.
     pub timeout_us: u64,
+    /// Three-phase commit: why it aborts, when that is decided.
+    pub abort: Option<AbortReason>,
     /// Three-phase commit: where the coordinator stands as a voting site, until it knows the decision.
     pub site: Option<SiteView>,
 }
@@ -164,8 +166,13 @@ impl<W> Coordinator<W> {
             Inner::Voted(voted) => Some(voted.view()),
             _ => None,
         };
+        let abort = match &transaction.phase {
+            Inner::Delivering(delivering) => delivering.outcome.as_ref().err().cloned(),
+            _ => None,
+        };
         Some(TransactionView {
             id,
+            abort,
             site,
             phase,
             request: transaction.request.clone(),
