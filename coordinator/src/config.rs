@@ -21,7 +21,8 @@ pub struct CoordinatorConfig {
     pub in_flight_bytes_max: usize,
     /// Most decided commits that some participant has not acknowledged.
     pub undelivered_max: usize,
-    /// Most messages in the queue to one participant.
+    /// Most messages in the queue to one participant. A fifth of it is for transactions in one call that wait for
+    /// its vote; more of these are refused with RESOURCE_EXHAUSTED.
     pub link_queue_max: usize,
     /// Most calls in flight on one client's stream; more are refused with RESOURCE_EXHAUSTED.
     pub stream_calls_max: usize,

@@ -232,6 +232,8 @@ impl Engine {
         let seed = clock_seed();
         let core_config = |index: usize| Config {
             undecided_max: config.in_flight_max.div_ceil(count),
+            // The rest of a queue is for what speaks of transactions that run.
+            voting_max: (config.link_queue_max / 5 / count).max(1),
             undelivered_max: config.undelivered_max.div_ceil(count),
             delivery_window: (config.link_queue_max / 4 / count).max(1),
             jitter_seed: seed ^ index as u64,

@@ -241,7 +241,8 @@ impl Task<'_> {
         }
         // What came before it was understood.
         for (shard, inputs) in self.shards.all().iter().zip(inputs) {
-            shard.inputs(inputs);
+            shard.inputs_before_turn(inputs);
+            shard.turn();
         }
         garbage.map_or(Ok(()), |error| Err(error.into()))
     }
@@ -256,7 +257,9 @@ impl Task<'_> {
     fn deliver(&self, message: FromParticipant) {
         self.measure(&message);
         let from = self.name().clone();
-        self.shards.of(message.id()).input(ShardInput::Received { from, message });
+        let shard = self.shards.of(message.id());
+        shard.input_before_turn(ShardInput::Received { from, message });
+        shard.turn();
     }
 
     /// Tells every shard, and returns when all have heard it.

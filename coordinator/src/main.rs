@@ -13,6 +13,10 @@ use handfast_runtime::metrics::{Metrics, Pages};
 use handfast_runtime::shutdown::Shutdown;
 use handfast_runtime::{listen, metrics, telemetry};
 
+/// Messages are made on one thread and dropped on another, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn command() -> Command {
     Command::new("handfast-coordinator")
         .version(env!("CARGO_PKG_VERSION"))

@@ -139,7 +139,9 @@ impl Engine {
     }
 
     fn submit(&self, order: Order) {
-        self.shards.all()[order.shard].input(order.input);
+        let shard = &self.shards.all()[order.shard];
+        shard.input_before_turn(order.input);
+        shard.turn();
     }
 
     /// No orders yet.
@@ -152,7 +154,8 @@ impl Engine {
     pub(crate) fn submit_all(&self, orders: &mut Orders) {
         orders.count = 0;
         for (shard, inputs) in self.shards.all().iter().zip(&mut orders.inputs) {
-            shard.inputs(std::mem::take(inputs));
+            shard.inputs_before_turn(std::mem::take(inputs));
+            shard.turn();
         }
     }
 

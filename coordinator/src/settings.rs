@@ -155,7 +155,8 @@ pub const SETTINGS: &[Setting] = &[
         "HANDFAST_LINK_QUEUE_MAX",
         integer(16, 1_000_000),
         Some("10000"),
-        "Most messages in the queue to one participant",
+        "Most messages in the queue to one participant; a fifth of it may wait for that participant's votes, more \
+            are refused with RESOURCE_EXHAUSTED",
     ),
     setting(
         "stream_calls_max",

@@ -131,7 +131,9 @@ impl From<StatusOf> for Status {
 pub fn refused(refusal: &ClientRefusal) -> Status {
     let message = refusal.to_string();
     match refusal {
-        ClientRefusal::TooManyInFlight { .. } | ClientRefusal::TooManyUndelivered { .. } => {
+        ClientRefusal::TooManyInFlight { .. }
+        | ClientRefusal::ParticipantBusy { .. }
+        | ClientRefusal::TooManyUndelivered { .. } => {
             retryable(Code::ResourceExhausted, "TOO_MANY_IN_FLIGHT", message)
         }
         ClientRefusal::RequestIdReused { .. } => {

@@ -5,7 +5,8 @@
 //! | `Meta` | `epoch`, `expired-through`, `expired-through-3` | the epoch of the running process; the end of the outcome window, of each protocol |
 //! | `Live` | transaction id | a decision that somebody has not acknowledged; ballots of a voting site or a witness |
 //! | `Outcomes` | transaction id | how it ended, for the outcome window |
-//! | `Requests` | request id, 0, transaction id | empty: the attempts that were made under a client's name |
+//! | `Requests` | request id | the transaction that has committed under this name of a client's, or will |
+//! | `Requests` | request id, 0 | the last one under this name that was aborted |
 //! | `Registry` | participant name | where it is served |
 //!
 //! A start reads `Live` and `Registry` only. Outcomes are looked up one at a time, so that the window
@@ -148,31 +149,25 @@ impl Store {
 
     /// What became of a client's request: the attempt that committed, or else the latest one.
     ///
+    /// Every new transaction asks this, and nearly always there is nothing: so these are look-ups of whole
+    /// keys, which a filter answers.
+    ///
     /// # Errors
     /// When the journal cannot answer.
     pub fn find_request(&self, request: &RequestId) -> Result<Option<Found>, StoreError> {
-        let prefix = request_prefix(request);
-        let mut attempts = Vec::new();
-        self.reader.scan(Table::Requests, &prefix, &mut |key, _| match key
-            .strip_prefix(prefix.as_slice())
-        {
-            Some(id) => {
-                attempts.extend(TransactionId::from_bytes(id));
-                ControlFlow::Continue(())
-            }
-            None => ControlFlow::Break(()),
-        })?;
-        let mut latest = None;
-        attempts.sort_by_key(|id| age(*id));
-        for id in attempts.into_iter().rev() {
-            if let Some(found) = self.find(id)? {
-                if matches!(found.stored(), Some(Stored::Committed { .. })) {
-                    return Ok(Some(found));
-                }
-                latest.get_or_insert(found);
-            }
+        let found = self.find_under(committed_key(request))?;
+        let stored = found.as_ref().and_then(Found::stored);
+        if matches!(stored, Some(Stored::Committed { .. })) {
+            return Ok(found);
         }
-        Ok(latest)
+        Ok(self.find_under(&aborted_key(request))?.or(found))
+    }
+
+    fn find_under(&self, key: &[u8]) -> Result<Option<Found>, StoreError> {
+        match self.reader.get(Table::Requests, key)? {
+            Some(id) => self.find(record::id_in(key, &id)?),
+            None => Ok(None),
+        }
     }
 
     /// Visits everything that is not over: decisions that somebody has not acknowledged, and what voting sites
@@ -261,30 +256,40 @@ impl Store {
         most: usize,
         mutations: &mut Vec<Mutation>,
     ) -> Result<Option<TransactionId>, StoreError> {
-        let mut last: Option<TransactionId> = None;
         let mut protocol = None;
         let mut next = None;
-        let mut count = 0;
+        let mut expired: Vec<Ended> = Vec::new();
         self.outcomes(after, |ended| {
             let own = *protocol.get_or_insert(ended.id.protocol());
             if ended.id.protocol() != own {
-                next = last;
+                next = expired.last().map(|ended| ended.id);
                 return ControlFlow::Break(());
             }
-            if ended.ended_ms >= before_ms || count == most {
+            if ended.ended_ms >= before_ms || expired.len() == most {
                 let (slot, end) = (ended.id.slot(), (Epoch::MAX, Sequence(u64::MAX)));
-                next = (count < most).then(|| TransactionId::new(slot, own, end.0, end.1));
+                next = (expired.len() < most).then(|| TransactionId::new(slot, own, end.0, end.1));
                 return ControlFlow::Break(());
             }
-            count += 1;
-            mutations.push(Mutation::delete(Table::Outcomes, *ended.id.as_bytes()));
-            if let Some(request) = &ended.request {
-                let key = request_key(&request.id, ended.id);
-                mutations.push(Mutation::delete(Table::Requests, key));
-            }
-            last = Some(ended.id);
+            expired.push(ended);
             ControlFlow::Continue(())
         })?;
+        let last = expired.last().map(|ended| ended.id);
+        mutations.reserve(2 * expired.len() + 1);
+        for Ended { id, outcome, request, .. } in expired {
+            mutations.push(Mutation::delete(Table::Outcomes, *id.as_bytes()));
+            let Some(Request { id: request, .. }) = request else { continue };
+            if outcome.is_ok() {
+                // Nothing else has committed under this name while it was known that this one has.
+                mutations.push(Mutation::delete(Table::Requests, committed_key(&request)));
+                continue;
+            }
+            for key in [committed_key(&request).to_vec(), aborted_key(&request)] {
+                // It may be a later one's by now.
+                if self.reader.get(Table::Requests, &key)?.as_deref() == Some(id.as_bytes()) {
+                    mutations.push(Mutation::delete(Table::Requests, key));
+                }
+            }
+        }
         if let Some(last) = last {
             let key = expired_through(last.protocol());
             let before = self.reader.get(Table::Meta, key)?.unwrap_or_default();
@@ -296,55 +301,72 @@ impl Store {
     }
 }
 
-fn request_prefix(request: &RequestId) -> Vec<u8> {
-    let mut key = request.as_str().as_bytes().to_vec();
-    // Below every character that a request id may have.
-    key.push(0);
-    key
+fn committed_key(request: &RequestId) -> &[u8] {
+    request.as_str().as_bytes()
 }
 
-fn request_key(request: &RequestId, id: TransactionId) -> Vec<u8> {
-    let mut key = request_prefix(request);
-    key.extend_from_slice(id.as_bytes());
-    key
+fn aborted_key(request: &RequestId) -> Vec<u8> {
+    // No character that a request id may have.
+    [request.as_str().as_bytes(), &[0]].concat()
 }
 
 /// What a record of the core changes in the journal.
 pub fn write(record: &CoordinatorRecord, mutations: &mut Vec<Mutation>) {
-    let (id, request) = match record {
+    match record {
         CoordinatorRecord::Commit(commit) => {
             let value = record::encode_commit(commit);
             mutations.push(Mutation::put(Table::Live, *commit.id.as_bytes(), value));
-            (commit.id, &commit.request)
+            if let Some(request) = &commit.request {
+                let key = committed_key(&request.id);
+                mutations.push(Mutation::put(Table::Requests, key, *commit.id.as_bytes()));
+            }
         }
         CoordinatorRecord::Ended(ended) => {
             let key = *ended.id.as_bytes();
-            if !mutant(Mutant::WrongTableCleared) {
+            if ended.decision_logged && !mutant(Mutant::WrongTableCleared) {
                 mutations.push(Mutation::delete(Table::Live, key));
             }
             mutations.push(Mutation::put(Table::Outcomes, key, record::encode_ended(ended)));
-            (ended.id, &ended.request)
+            match &ended.request {
+                Some(request) if ended.outcome.is_err() => {
+                    mutations.push(Mutation::put(Table::Requests, aborted_key(&request.id), key));
+                }
+                Some(request) if !ended.decision_logged => {
+                    mutations.push(Mutation::put(Table::Requests, committed_key(&request.id), key));
+                }
+                // The decision has brought it along.
+                _ => {}
+            }
         }
         CoordinatorRecord::Voting(voting) => {
             let value = site_record::encode_voting(voting);
             mutations.push(Mutation::put(Table::Live, *voting.id.as_bytes(), value));
-            (voting.id, &voting.request)
+            // Whether it will commit is not known; under this name nothing else has, or will before it is.
+            if let Some(request) = &voting.request {
+                let key = committed_key(&request.id);
+                mutations.push(Mutation::put(Table::Requests, key, *voting.id.as_bytes()));
+            }
         }
         CoordinatorRecord::Decision(decision) => {
-            let value = site_record::encode_decision(decision);
-            mutations.push(Mutation::put(Table::Live, *decision.id.as_bytes(), value));
-            (decision.id, &decision.request)
+            let key = *decision.id.as_bytes();
+            mutations.push(Mutation::put(Table::Live, key, site_record::encode_decision(decision)));
+            match &decision.request {
+                Some(request) if decision.outcome.is_err() => {
+                    mutations.push(Mutation::put(Table::Requests, aborted_key(&request.id), key));
+                }
+                Some(request) => {
+                    mutations.push(Mutation::put(Table::Requests, committed_key(&request.id), key));
+                }
+                None => {}
+            }
         }
         CoordinatorRecord::Witness(witness) => {
             let value = site_record::encode_witness(witness);
-            return mutations.push(Mutation::put(Table::Live, *witness.id.as_bytes(), value));
+            mutations.push(Mutation::put(Table::Live, *witness.id.as_bytes(), value));
         }
         CoordinatorRecord::WitnessForgotten { id } => {
-            return mutations.push(Mutation::delete(Table::Live, *id.as_bytes()));
+            mutations.push(Mutation::delete(Table::Live, *id.as_bytes()));
         }
-    };
-    if let Some(request) = request {
-        mutations.push(Mutation::put(Table::Requests, request_key(&request.id, id), Vec::new()));
     }
 }
 
@@ -424,6 +446,7 @@ mod tests {
             info: Arc::default(),
             started_ms: 1,
             ended_ms,
+            decision_logged: true,
         })
     }
 

@@ -4,6 +4,7 @@
 //! blocks, and nothing here runs the resource manager's code, which gets tasks of its own: unless it says
 //! that it never keeps a thread. A task costs more than what a store in memory does in it.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
@@ -22,6 +23,7 @@ use handfast_runtime::site_links::SiteLinks;
 use handfast_wire::convert;
 use handfast_wire::v1;
 use tokio::runtime::Handle;
+use tokio::task::coop::unconstrained;
 
 use crate::observe;
 use crate::outgoing::Outgoing;
@@ -251,7 +253,9 @@ impl ParticipantEffects {
         if self.resource.never_keeps_a_thread() {
             // Its timers are the runtime's.
             let _entered = self.runtime.enter();
-            if call.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
+            // It may be a task of the connection's that turns the shard, whose budget is not for this.
+            let mut at_once = pin!(unconstrained(call.as_mut()));
+            if at_once.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready() {
                 return;
             }
             // The task polls it again, with a waker.

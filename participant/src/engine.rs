@@ -190,8 +190,14 @@ impl Engine {
         self.shard.input(ShardInput::Core(input));
     }
 
-    pub(crate) fn inputs(&self, inputs: Vec<ShardInput>) {
-        self.shard.inputs(inputs);
+    /// Leaves inputs that the caller sees to with [`Engine::turn`], soon.
+    pub(crate) fn inputs_before_turn(&self, inputs: Vec<ShardInput>) {
+        self.shard.inputs_before_turn(inputs);
+    }
+
+    /// Does what has been left, here and now, unless somebody does so already. Under no lock.
+    pub(crate) fn turn(&self) {
+        self.shard.turn();
     }
 
     async fn call(
@@ -199,7 +205,8 @@ impl Engine {
         make: impl FnOnce(Via<Waiter>) -> Input<Waiter>,
     ) -> Result<FromParticipant, Stopped> {
         let (caller, answer) = oneshot::channel();
-        self.input(make(Via::Call(Waiter::Call(caller))));
+        self.shard.input_before_turn(ShardInput::Core(make(Via::Call(Waiter::Call(caller)))));
+        self.shard.turn();
         answer.await.map_err(|_| Stopped)
     }
 
@@ -232,7 +239,9 @@ impl Engine {
     /// An order of whoever leads a three-phase transaction.
     pub(crate) async fn led(&self, from: SiteName, message: ToSite) -> Result<FromSite, Stopped> {
         let (leader, report) = oneshot::channel();
-        self.input(Input::Led { from, message, via: Via::Call(Waiter::Leader(leader)) });
+        let via = Via::Call(Waiter::Leader(leader));
+        self.shard.input_before_turn(ShardInput::Core(Input::Led { from, message, via }));
+        self.shard.turn();
         report.await.map_err(|_| Stopped)
     }
 

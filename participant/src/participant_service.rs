@@ -106,7 +106,7 @@ pub(crate) fn branch_message(branch: OpenBranch) -> v1::InDoubtBranch {
         request_id: request_id.map(ToString::to_string).unwrap_or_default(),
         since: Some(prost_types::Timestamp { seconds, nanos }),
         waiting_for: branch.waiting_for,
-        site: branch.site.as_ref().map(handfast_wire::site::status_message),
+        site: branch.site.as_ref().map(site::status_message),
     }
 }
 

@@ -148,7 +148,9 @@ impl Session {
         let latest = self
             .engine
             .sessions()
-            .while_latest(self.origin.slot, self.number, || self.engine.inputs(inputs));
+            .while_latest(self.origin.slot, self.number, || self.engine.inputs_before_turn(inputs));
+        // Answers go through the same lock.
+        self.engine.turn();
         if latest { Ok(()) } else { Err(status::refused("a newer session is open")) }
     }
 

@@ -14,6 +14,7 @@ use handfast_runtime::shard::ShardHandle;
 use handfast_runtime::site_links::SiteLinks;
 use handfast_runtime::site_service::{ReportTo, SiteHost};
 use handfast_wire::convert::InvalidField;
+use handfast_wire::site::Lead;
 use tonic::Status;
 
 use crate::participant_service::{Ready, served};
@@ -33,16 +34,16 @@ impl VotingSite {
 }
 
 impl SiteHost for VotingSite {
-    fn admit(&self, to: &SiteName, from: &SiteName, from_endpoint: &str) -> Result<(), Status> {
+    fn admit(&self, lead: &Lead) -> Result<(), Status> {
         let engine = self.ready.get()?;
-        if *to != SiteName::Participant(engine.name().clone()) {
-            return Err(status::wrong_site(engine.name(), to));
+        if lead.to != SiteName::Participant(engine.name().clone()) {
+            return Err(status::wrong_site(engine.name(), &lead.to));
         }
         // Those of coordinators come over sessions, where an older epoch is not heard.
-        if *from == SiteName::Coordinator {
+        if lead.from == SiteName::Coordinator {
             return Err(status::refused("a coordinator gives its orders over its session"));
         }
-        engine.outgoing().heard_site(from, from_endpoint);
+        engine.outgoing().heard_site(&lead.from, &lead.from_endpoint);
         Ok(())
     }
 
@@ -73,7 +74,8 @@ pub(crate) fn links(
             let from = from.clone();
             ShardInput::Core(Input::Reported { from, message })
         });
-        shard.inputs(reported.collect());
+        shard.inputs_before_turn(reported.collect());
+        shard.turn();
     }))
 }
 

@@ -1,7 +1,7 @@
 //! The connection to a coordinator, and transactions in one call.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use handfast_commit_core::id::RequestId;
 use handfast_commit_core::limits::{BRANCHES_MAX, PAYLOAD_BYTES_MAX};
@@ -155,13 +155,19 @@ pub(crate) fn channel(endpoint: &str, connect_timeout: Duration) -> Result<Endpo
         .keep_alive_timeout(KEEP_ALIVE))
 }
 
-/// A name for a request that nobody else draws: 128 random bits.
+/// A name for a request that nobody else draws: the time in milliseconds (48 bits), then 80 random bits.
+///
+/// The time only makes neighbours in the coordinator's log of what was begun together. The bits are the system's
+/// every time: a process that was copied in the middle of its life must not draw what its copy draws.
 fn draw_request_id() -> Result<RequestId, Error> {
+    const TIME_BITS: u32 = 48;
     let no_randomness = |message: String| Error::NoRandomness { message };
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).map_err(|error| no_randomness(error.to_string()))?;
-    let text = format!("{:032x}", u128::from_be_bytes(bytes));
-    text.parse().map_err(|error: handfast_commit_core::id::InvalidRequestId| {
+    let random = u128::from_be_bytes(bytes) >> TIME_BITS;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let drawn = since.as_millis() << (u128::BITS - TIME_BITS) | random;
+    format!("{drawn:032x}").parse().map_err(|error: handfast_commit_core::id::InvalidRequestId| {
         no_randomness(error.to_string())
     })
 }
@@ -181,6 +187,16 @@ mod tests {
         check("ftp://127.0.0.1", "does not begin with http://");
         check("", "no endpoint");
         assert!(channel("http://127.0.0.1:7420", Duration::from_secs(1)).is_ok());
+    }
+
+    #[test]
+    fn what_is_drawn_later_sorts_later_and_nothing_is_drawn_twice() {
+        let draw = || draw_request_id().expect("a system with randomness").as_str().to_owned();
+        let first = draw();
+        std::thread::sleep(Duration::from_millis(2));
+        let drawn: std::collections::BTreeSet<_> = (0..1_000).map(|_| draw()).collect();
+        assert_eq!(drawn.len(), 1_000);
+        assert!(drawn.iter().all(|later| later.len() == 32 && *later > first), "{first} {drawn:?}");
     }
 
     #[test]

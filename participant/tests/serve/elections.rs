@@ -75,6 +75,9 @@ async fn one_alone_waits_and_says_for_whom() {
     })
     .await;
     assert!(waiting.waiting_for.contains("a quorum of 2 of 3 sites"), "{}", waiting.waiting_for);
+    let stands = waiting.site.expect("it is undecided");
+    assert_eq!(stands.missing, ["the coordinator", "b"]);
+    assert_eq!((stands.leader.as_str(), stands.wanted, stands.moving), ("a", 1, false));
     assert_eq!(a.value("key"), None);
     b.start_at(address).await;
     for site in [&a, &b] {

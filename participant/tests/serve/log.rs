@@ -25,10 +25,10 @@ use crate::site::{NAME, abort, add, id, origin, prepare};
 
 /// A disk that takes nothing while it is held.
 #[derive(Clone, Default)]
-struct Held(Arc<(Mutex<bool>, Condvar)>);
+pub struct Held(Arc<(Mutex<bool>, Condvar)>);
 
 impl Held {
-    fn hold(&self, held: bool) {
+    pub fn hold(&self, held: bool) {
         *self.0.0.lock().expect("no test panics here") = held;
         self.0.1.notify_all();
     }
@@ -39,43 +39,69 @@ impl Held {
     }
 }
 
-struct SlowJournal(MemoryJournal, Held);
+/// What was written, batch by batch.
+pub type Batches = Arc<Mutex<Vec<Vec<Mutation>>>>;
+
+struct SlowJournal {
+    journal: MemoryJournal,
+    held: Held,
+    batches: Batches,
+}
 
 impl Journal for SlowJournal {
     fn append(&mut self, batch: &[Mutation]) -> Result<LogSequence, JournalError> {
-        self.1.pass();
-        self.0.append(batch)
+        self.held.pass();
+        self.batches.lock().expect("no test panics here").push(batch.to_vec());
+        self.journal.append(batch)
     }
 
     fn reader(&self) -> Arc<dyn Reader> {
-        self.0.reader()
+        self.journal.reader()
     }
 }
 
-fn open(disk: &MemoryDisk, held: &Held, poisoned: mpsc::Sender<String>) -> Opened {
+fn open(
+    disk: &MemoryDisk,
+    held: &Held,
+    batches: &Batches,
+    poisoned: mpsc::Sender<String>,
+) -> Opened {
     let journal = MemoryJournal::open(disk, Kind::Participant).expect("sound");
+    let (held, batches) = (held.clone(), Arc::clone(batches));
     Participant::builder(NAME)
         .coordinator("http://127.0.0.1:1")
         .on_poison(move |error| drop(poisoned.send(error.to_string())))
-        .open_on(Box::new(SlowJournal(journal, held.clone())), "memory")
+        .open_on(Box::new(SlowJournal { journal, held, batches }), "memory")
         .expect("open")
+        // Nobody answers, and nobody leads.
+        .inquire_after(Duration::from_secs(3600), Duration::from_secs(3600))
 }
 
 async fn serve(disk: &MemoryDisk, held: &Held, poisoned: mpsc::Sender<String>) -> Running {
-    let opened = open(disk, held, poisoned);
+    serve_noting(disk, held, &Batches::default(), poisoned).await
+}
+
+/// The same, and notes what is written.
+pub async fn serve_noting(
+    disk: &MemoryDisk,
+    held: &Held,
+    batches: &Batches,
+    poisoned: mpsc::Sender<String>,
+) -> Running {
+    let opened = open(disk, held, batches, poisoned);
     let store = KeyValueStore::open(opened.store().reader(), KeyValueConfig::default());
     let store = Arc::new(store.expect("sound"));
     opened.serve(store, Routes::default()).await.expect("serving")
 }
 
-fn client(running: &Running) -> ParticipantServiceClient<Channel> {
+pub fn client(running: &Running) -> ParticipantServiceClient<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{}", running.address()));
     ParticipantServiceClient::new(endpoint.expect("an endpoint").connect_lazy())
 }
 
 /// Watches that something does not happen. A slow machine can make this miss a fault, and never see one
 /// that is not there.
-async fn does_not_happen<T>(what: &mut (impl Future<Output = T> + Unpin)) {
+pub async fn does_not_happen<T>(what: &mut (impl Future<Output = T> + Unpin)) {
     assert!(tokio::time::timeout(Duration::from_millis(150), what).await.is_err());
 }
 

@@ -1,6 +1,7 @@
 //! A participant as it is served: a real folder, real connections, the key-value store, and a
 //! coordinator that does exactly what a test wants.
 
+mod ballots;
 mod elections;
 mod enlisting;
 mod fake;

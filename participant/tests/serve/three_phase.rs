@@ -10,7 +10,7 @@ use tonic::Code;
 
 use crate::site::{NAME, Session, Site, abort, add, id, origin, prepare};
 use crate::voting::{
-    FIRST, all_vote, ask, ballot, everybody, lead, order, pre_commit, three, three_phase_prepare,
+    FIRST, ask, ballot, everybody, lead, order, pre_commit, three, three_phase_prepare,
 };
 
 /// A transaction with a second participant, which does not run.
@@ -293,8 +293,16 @@ async fn a_decision_is_acknowledged_to_everybody_who_tells_it() {
 async fn what_is_listed_says_where_a_site_stands() {
     let site = Site::start_patient().await;
     let one = three(1);
-    all_vote(&[&site], &one, add("a", 5)).await;
+    vote(&site, &one, add("a", 5)).await;
     pre_commit(&site, &one).await.expect("moved");
     let [branch] = &site.listed().await[..] else { panic!("one branch") };
-    assert!(!branch.waiting_for.is_empty());
+    let stands = branch.site.clone().expect("it is undecided");
+    assert_eq!(stands.standing(), Standing::PreCommitted);
+    assert_eq!((stands.promised.as_str(), stands.accepted.as_str()), ("1.0", "1.0"));
+    assert_eq!((stands.leader.as_str(), stands.wanted), ("the coordinator", 0));
+    ask(&site, "other", &one, Order::Join, ballot(2, 2)).await;
+    let [branch] = &site.listed().await[..] else { panic!("one branch") };
+    let stands = branch.site.clone().expect("it is undecided");
+    assert_eq!((stands.leader.as_str(), stands.promised.as_str()), ("other", "2.2"));
+    assert!(branch.waiting_for.contains("other, which leads ballot 2.2"), "{}", branch.waiting_for);
 }

@@ -138,16 +138,24 @@ impl TransactionId {
     }
 }
 
+/// The length of a printed id.
+const TEXT_BYTES: usize = 35;
+/// In front of which bytes of an id its printed form has a dash.
+const DASHES: [usize; 3] = [2, 3, 8];
+
 impl fmt::Display for TransactionId {
+    // Every message has an id as text: the formatting of numbers would be a tenth of a transaction's cost.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:04x}-{:02x}-{:010x}-{:016x}",
-            self.slot().0,
-            self.0[2],
-            self.epoch().0,
-            self.sequence().0
-        )
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [b'-'; TEXT_BYTES];
+        let mut at = 0;
+        for (index, byte) in self.0.iter().enumerate() {
+            at += usize::from(DASHES.contains(&index));
+            text[at] = HEX[usize::from(byte >> 4)];
+            text[at + 1] = HEX[usize::from(byte & 15)];
+            at += 2;
+        }
+        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -163,20 +171,24 @@ impl FromStr for TransactionId {
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let malformed = || InvalidId::Text(text.chars().take(64).collect());
         // Only the printed form: a second spelling of an id would be a second identity somewhere.
-        if text.len() != 35 || !text.is_ascii() {
-            return Err(malformed());
-        }
-        let mut digits = Vec::with_capacity(32);
-        for (at, byte) in text.bytes().enumerate() {
-            match (at, byte) {
-                (4 | 7 | 18, b'-') => {}
-                (4 | 7 | 18, _) => return Err(malformed()),
-                (_, b'0'..=b'9') => digits.push(byte - b'0'),
-                (_, b'a'..=b'f') => digits.push(byte - b'a' + 10),
-                _ => return Err(malformed()),
+        let digits: &[u8; TEXT_BYTES] = text.as_bytes().try_into().map_err(|_| malformed())?;
+        let digit = |at: usize| match digits[at] {
+            byte @ b'0'..=b'9' => Ok(byte - b'0'),
+            byte @ b'a'..=b'f' => Ok(byte - b'a' + 10),
+            _ => Err(malformed()),
+        };
+        let mut bytes = [0; 16];
+        let mut at = 0;
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            if DASHES.contains(&index) {
+                if digits[at] != b'-' {
+                    return Err(malformed());
+                }
+                at += 1;
             }
+            *byte = digit(at)? << 4 | digit(at + 1)?;
+            at += 2;
         }
-        let bytes: Vec<u8> = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect();
         Self::from_bytes(&bytes)
     }
 }

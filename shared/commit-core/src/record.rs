@@ -191,6 +191,8 @@ pub struct Ended {
     pub started_ms: u64,
     /// Wall clock, milliseconds since 1970.
     pub ended_ms: u64,
+    /// A record of it with the request may be in the log, and is over with this one. Not itself written.
+    pub decision_logged: bool,
 }
 
 /// A change of the resource's data in the participant's own store: `None` deletes the key.

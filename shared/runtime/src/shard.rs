@@ -1,19 +1,46 @@
-//! A thread that turns a driver: it waits for inputs and timers, and nothing else runs on it.
+//! A queue and whoever turns its driver: one at a time, in the order of the queue.
 //!
-//! A shard owns its transactions outright. Whoever wants something of it sends an input; whoever wants
-//! to know something sends a question, which is answered between two inputs.
+//! A shard owns its transactions outright. Whoever wants something of it leaves an input; whoever wants
+//! to know something leaves a question, which is answered between two inputs.
+//!
+//! Who turns it: a thread of its own, which also keeps its timers; and, where a message has arrived on a
+//! thread that may as well do the work ([`ShardHandle::turn`]), that thread, if nobody else does already. On
+//! an idle machine that saves two changes of threads for each message, and on a busy one the queue fills
+//! behind whoever turns, as it would behind the thread.
+//!
+//! Laws:
+//! - **One at a time.** `turning` is set and cleared under the queue's lock, and whoever has set it handles
+//!   what comes meanwhile before it clears it. So nothing is left behind, and nobody waits for a driver.
+//! - **Leaving an input never runs the driver.** So an input may be left under any lock, and by the driver's own
+//!   effects. [`ShardHandle::turn`] may be called under no lock that an effect takes.
+//! - **Only the thread ends a shard**, so that the driver is gone when the thread is.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+use handfast_commit_core::step::{Now, Time};
 
 use crate::clock::Clock;
 use crate::driver::{Driver, Effects, Machine};
 
 /// Most inputs between two looks at the timers.
 const BATCH_MAX: usize = 256;
+/// Most inputs that a thread handles which has other things to do. The shard's own goes on behind them.
+const VISIT_MAX: usize = 1024;
 /// Longest sleep, so that [`Machine::settled`] runs now and then on an idle shard.
 const IDLE_MAX: Duration = Duration::from_millis(250);
+
+thread_local! {
+    static TURNING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// True while this thread turns a driver, whatever thread it is.
+pub(crate) fn turns_here() -> bool {
+    TURNING.get()
+}
 
 enum Message<M: Machine> {
     Input(M::Input),
@@ -22,14 +49,69 @@ enum Message<M: Machine> {
     Stop,
 }
 
+/// A driver, whatever its effects are.
+trait Turn<M: Machine>: Send {
+    fn handle(&mut self, now: Now, input: M::Input);
+    fn fire(&mut self, now: Now) -> bool;
+    fn due(&self) -> Option<Time>;
+    fn machine(&mut self) -> &mut M;
+}
+
+impl<M: Machine, E: Effects<M::Action>> Turn<M> for Driver<M, E> {
+    fn handle(&mut self, now: Now, input: M::Input) {
+        Driver::handle(self, now, input);
+    }
+
+    fn fire(&mut self, now: Now) -> bool {
+        Driver::fire(self, now)
+    }
+
+    fn due(&self) -> Option<Time> {
+        Driver::due(self)
+    }
+
+    fn machine(&mut self) -> &mut M {
+        self.machine_mut()
+    }
+}
+
+struct Shared<M: Machine> {
+    queue: Mutex<Queue<M>>,
+    /// For the thread: something is to be done, and nobody else does it.
+    news: Condvar,
+    /// There while the shard runs. Locked by whoever has set `turning`, so that nobody ever waits for it.
+    running: Mutex<Option<Running<M>>>,
+}
+
+struct Running<M: Machine> {
+    driver: Box<dyn Turn<M>>,
+    clock: Clock,
+    /// Taken from the queue.
+    taken: VecDeque<Message<M>>,
+}
+
+struct Queue<M: Machine> {
+    messages: VecDeque<Message<M>>,
+    /// Somebody turns the driver.
+    turning: bool,
+    /// The thread sleeps, and needs a signal.
+    asleep: bool,
+    /// When the thread looks at the timers, if nothing wakes it before.
+    looks_at: Time,
+    /// There is no thread yet.
+    waiting_for_start: bool,
+    /// Nothing is handled any more, and what comes is dropped.
+    ended: bool,
+}
+
 /// Sends to a shard. Cheap to clone.
 pub struct ShardHandle<M: Machine> {
-    sender: Sender<Message<M>>,
+    shared: Arc<Shared<M>>,
 }
 
 impl<M: Machine> Clone for ShardHandle<M> {
     fn clone(&self) -> Self {
-        Self { sender: self.sender.clone() }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -39,9 +121,9 @@ impl<M: Machine> std::fmt::Debug for ShardHandle<M> {
     }
 }
 
-/// The receiving end of a shard that has not been started.
+/// A shard that has not been started. Dropping it ends the shard.
 pub struct ShardQueue<M: Machine> {
-    receiver: Receiver<Message<M>>,
+    shared: Arc<Shared<M>>,
 }
 
 impl<M: Machine> std::fmt::Debug for ShardQueue<M> {
@@ -53,21 +135,55 @@ impl<M: Machine> std::fmt::Debug for ShardQueue<M> {
 /// A shard's two ends, so that effects can hold the handle before the shard runs.
 #[must_use]
 pub fn shard<M: Machine>() -> (ShardHandle<M>, ShardQueue<M>) {
-    let (sender, receiver) = channel();
-    (ShardHandle { sender }, ShardQueue { receiver })
+    let queue = Queue {
+        messages: VecDeque::new(),
+        turning: false,
+        asleep: false,
+        looks_at: Time(0),
+        waiting_for_start: true,
+        ended: false,
+    };
+    let shared = Arc::new(Shared {
+        queue: Mutex::new(queue),
+        news: Condvar::new(),
+        running: Mutex::new(None),
+    });
+    (ShardHandle { shared: Arc::clone(&shared) }, ShardQueue { shared })
 }
 
 impl<M: Machine> ShardHandle<M> {
-    /// Sends an input. One that comes after the stop is dropped, with the reply channels in it.
+    /// Leaves an input for the shard's thread. One that comes after the stop is dropped, with the reply
+    /// channels in it.
     pub fn input(&self, input: M::Input) {
-        let _ = self.sender.send(Message::Input(input));
+        self.shared.leave(Message::Input(input), true);
     }
 
-    /// Sends inputs that have come together, in their order: one message for all of them.
-    pub fn inputs(&self, inputs: Vec<M::Input>) {
+    /// Leaves an input that the caller will see to with [`ShardHandle::turn`], soon: the thread is not woken.
+    pub fn input_before_turn(&self, input: M::Input) {
+        self.shared.leave(Message::Input(input), false);
+    }
+
+    /// The same of inputs that have come together, in their order.
+    pub fn inputs_before_turn(&self, inputs: Vec<M::Input>) {
         if !inputs.is_empty() {
-            let _ = self.sender.send(Message::Inputs(inputs));
+            self.shared.leave(Message::Inputs(inputs), false);
         }
+    }
+
+    /// Handles what is in the queue, here and now, unless somebody does so already. Not to be called under a
+    /// lock that an effect of the shard takes.
+    pub fn turn(&self) {
+        let mut queue = self.shared.queue();
+        let stopping = is_stop(&queue.messages);
+        if queue.messages.is_empty() || queue.turning {
+            return;
+        }
+        if queue.waiting_for_start || queue.ended || stopping {
+            return self.shared.wake(queue);
+        }
+        queue.turning = true;
+        drop(queue);
+        let _ = self.shared.turn(VISIT_MAX, false);
     }
 
     /// Asks something of the machine, between two inputs. `None` when the shard has stopped.
@@ -79,19 +195,172 @@ impl<M: Machine> ShardHandle<M> {
         let question = Box::new(move |machine: &mut M| {
             let _ = answer.send(question(machine));
         });
-        self.sender.send(Message::Question(question)).ok()?;
+        self.shared.leave(Message::Question(question), true);
         answered.await.ok()
     }
 
     /// Ends the shard after the inputs that were sent before.
     pub fn stop(&self) {
-        let _ = self.sender.send(Message::Stop);
+        self.shared.leave(Message::Stop, true);
+    }
+}
+
+/// Why a turn is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turned {
+    /// The queue is empty, or there was enough of it.
+    Enough,
+    /// The shard is to end.
+    Stopped,
+}
+
+impl<M: Machine> Shared<M> {
+    /// Everything behind this lock is whole between any two statements, whoever panicked in between.
+    fn queue(&self) -> MutexGuard<'_, Queue<M>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn leave(&self, message: Message<M>, wake: bool) {
+        let mut queue = self.queue();
+        if queue.ended {
+            // Unlocked first: what is dropped may leave a message itself.
+            drop(queue);
+            return drop(message);
+        }
+        queue.messages.push_back(message);
+        if wake && !queue.turning {
+            self.wake(queue);
+        }
+    }
+
+    fn wake(&self, mut queue: MutexGuard<'_, Queue<M>>) {
+        let asleep = std::mem::take(&mut queue.asleep);
+        drop(queue);
+        if asleep {
+            self.news.notify_one();
+        }
+    }
+
+    /// Handles what is in the queue, about `most` inputs of it. Called by whoever has set `turning`.
+    fn turn(&self, most: usize, may_stop: bool) -> Turned {
+        let end = EndOnPanic(self);
+        TURNING.set(true);
+        let turned = {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            match running.as_mut() {
+                Some(running) => self.turn_running(running, most, may_stop),
+                None => Turned::Stopped,
+            }
+        };
+        TURNING.set(false);
+        std::mem::forget(end);
+        turned
+    }
+
+    fn turn_running(&self, running: &mut Running<M>, most: usize, may_stop: bool) -> Turned {
+        let Running { driver, clock, taken } = running;
+        let mut handled = 0;
+        loop {
+            if taken.is_empty() || handled >= most || is_stop(taken) {
+                let mut queue = self.queue();
+                // What was taken and is left comes before what has come since.
+                while let Some(message) = taken.pop_back() {
+                    queue.messages.push_front(message);
+                }
+                let stopping = is_stop(&queue.messages);
+                if stopping && may_stop {
+                    return Turned::Stopped;
+                }
+                if queue.messages.is_empty() || handled >= most || stopping {
+                    self.leave_off(queue, driver.due(), clock, may_stop);
+                    return Turned::Enough;
+                }
+                std::mem::swap(&mut queue.messages, taken);
+            }
+            let before = handled;
+            while handled - before < BATCH_MAX
+                && !is_stop(taken)
+                && let Some(message) = taken.pop_front()
+            {
+                handled += 1;
+                match message {
+                    Message::Input(input) => driver.handle(clock.now(), input),
+                    Message::Inputs(inputs) => {
+                        handled += inputs.len();
+                        let now = clock.now();
+                        for input in inputs {
+                            driver.handle(now, input);
+                        }
+                    }
+                    Message::Question(question) => question(driver.machine()),
+                    Message::Stop => {}
+                }
+            }
+            if handled - before >= BATCH_MAX {
+                fire(&mut **driver, clock);
+            }
+            driver.machine().settled();
+        }
+    }
+
+    /// Whoever has turned the driver does so no more.
+    fn leave_off(
+        &self,
+        mut queue: MutexGuard<'_, Queue<M>>,
+        due: Option<Time>,
+        clock: &Clock,
+        is_thread: bool,
+    ) {
+        queue.turning = false;
+        if is_thread {
+            let longest =
+                clock.time().plus(u64::try_from(IDLE_MAX.as_micros()).unwrap_or(u64::MAX));
+            queue.looks_at = due.map_or(longest, |due| due.min(longest));
+            return;
+        }
+        let sooner = due.filter(|due| *due < queue.looks_at);
+        queue.looks_at = sooner.unwrap_or(queue.looks_at);
+        if sooner.is_some() || !queue.messages.is_empty() {
+            self.wake(queue);
+        }
+    }
+
+    /// Nothing is handled any more.
+    fn end(&self) {
+        let dropped = {
+            let mut queue = self.queue();
+            queue.ended = true;
+            queue.turning = false;
+            let messages = std::mem::take(&mut queue.messages);
+            self.wake(queue);
+            messages
+        };
+        drop(dropped);
+    }
+}
+
+/// A driver that has panicked is in no state to go on: whoever waits for it is told by the end of its channel.
+struct EndOnPanic<'a, M: Machine>(&'a Shared<M>);
+
+impl<M: Machine> Drop for EndOnPanic<'_, M> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+fn is_stop<M: Machine>(messages: &VecDeque<Message<M>>) -> bool {
+    matches!(messages.front(), Some(Message::Stop))
+}
+
+fn fire<M: Machine>(driver: &mut dyn Turn<M>, clock: &Clock) {
+    let mut fired = 0;
+    while fired < BATCH_MAX && driver.fire(clock.now()) {
+        fired += 1;
     }
 }
 
 impl<M: Machine> ShardQueue<M> {
-    /// Turns the driver on a thread of its own, called `shard-NAME`, until the shard is stopped or
-    /// every handle is gone.
+    /// Turns the driver on a thread of its own, called `shard-NAME`, until the shard is stopped.
     ///
     /// # Errors
     /// When the thread cannot be started.
@@ -99,44 +368,249 @@ impl<M: Machine> ShardQueue<M> {
         self,
         name: &str,
         clock: Clock,
-        mut driver: Driver<M, E>,
+        driver: Driver<M, E>,
     ) -> std::io::Result<JoinHandle<()>> {
-        std::thread::Builder::new().name(format!("shard-{name}")).spawn(move || {
-            let mut running = true;
-            while running {
-                let wait = driver.due().map_or(IDLE_MAX, |due| {
-                    Duration::from_micros(clock.time().until(due)).min(IDLE_MAX)
-                });
-                let mut next = match self.receiver.recv_timeout(wait) {
-                    Ok(message) => Some(message),
-                    Err(RecvTimeoutError::Timeout) => None,
-                    Err(RecvTimeoutError::Disconnected) => return,
-                };
-                let mut handled = 0;
-                while let Some(message) = next {
-                    match message {
-                        Message::Input(input) => driver.handle(clock.now(), input),
-                        Message::Inputs(inputs) => {
-                            handled += inputs.len();
-                            for input in inputs {
-                                driver.handle(clock.now(), input);
-                            }
-                        }
-                        Message::Question(question) => question(driver.machine_mut()),
-                        Message::Stop => {
-                            running = false;
-                            break;
+        let running = Running { driver: Box::new(driver), clock, taken: VecDeque::new() };
+        *self.shared.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(running);
+        std::thread::Builder::new().name(format!("shard-{name}")).spawn(move || self.run(clock))
+    }
+
+    fn run(&self, clock: Clock) {
+        self.shared.queue().waiting_for_start = false;
+        while self.sleep(clock) {
+            let end = EndOnPanic(&*self.shared);
+            // `turning` is ours.
+            let mut running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(running) = running.as_mut() {
+                fire(&mut *running.driver, &clock);
+                running.driver.machine().settled();
+            }
+            drop(running);
+            std::mem::forget(end);
+            if self.shared.turn(BATCH_MAX, true) == Turned::Stopped {
+                return;
+            }
+        }
+    }
+
+    /// Waits until there is something to do, and takes it on. False: the shard has ended.
+    fn sleep(&self, clock: Clock) -> bool {
+        /// While another one turns a driver whose timers are due.
+        const MOMENT: Duration = Duration::from_millis(1);
+        let mut queue = self.shared.queue();
+        while !queue.ended {
+            let left = Duration::from_micros(clock.time().until(queue.looks_at));
+            if !queue.turning && (!queue.messages.is_empty() || left.is_zero()) {
+                queue.turning = true;
+                return true;
+            }
+            queue.asleep = true;
+            let waited = self.shared.news.wait_timeout(queue, left.max(MOMENT));
+            queue = waited.unwrap_or_else(PoisonError::into_inner).0;
+            queue.asleep = false;
+        }
+        false
+    }
+}
+
+impl<M: Machine> Drop for ShardQueue<M> {
+    fn drop(&mut self) {
+        self.shared.end();
+        // With the driver go its effects, which may hold this very shard.
+        let running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(running);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use handfast_commit_core::id::{Epoch, Protocol, Sequence, Slot, TransactionId};
+    use handfast_commit_core::step::{Position, Step, TimerKey};
+    use handfast_journal::{
+        Kind, LogWriter, MemoryDisk, MemoryJournal, Mutation, Table, WriterOptions,
+    };
+
+    use super::*;
+
+    /// Counts, and sets timers.
+    #[derive(Default)]
+    struct Counter {
+        handled: Vec<u32>,
+        busy: bool,
+    }
+
+    enum Asked {
+        Count(u32),
+        /// After so many microseconds.
+        Timer(u64),
+        /// Its effect leaves another input.
+        Again(u32),
+        Panic,
+    }
+
+    #[derive(Debug)]
+    enum Done {
+        Fired,
+        Again(u32),
+    }
+
+    fn step(then: Vec<Done>, timer: Option<Time>) -> Step<(), Done> {
+        let sequence = Sequence(1);
+        let id = TransactionId::new(Slot(0), Protocol::TwoPhase, Epoch(1), sequence);
+        Step {
+            records: Vec::new(),
+            position: Position(0),
+            forced: false,
+            gate: Position(0),
+            then,
+            later: Vec::new(),
+            timers: timer.map(|at| (TimerKey::Transaction(id), Some(at))).into_iter().collect(),
+        }
+    }
+
+    impl Machine for Counter {
+        type Input = Asked;
+        type Record = ();
+        type Action = Done;
+
+        fn step(&mut self, now: Now, input: Asked) -> Step<(), Done> {
+            assert!(!std::mem::replace(&mut self.busy, true), "two turn it");
+            let done = match input {
+                Asked::Count(number) => {
+                    self.handled.push(number);
+                    step(Vec::new(), None)
+                }
+                Asked::Timer(0) => step(vec![Done::Fired], None),
+                Asked::Timer(after) => step(Vec::new(), Some(now.at.plus(after))),
+                Asked::Again(number) => step(vec![Done::Again(number)], None),
+                Asked::Panic => panic!("as it was asked"),
+            };
+            self.busy = false;
+            done
+        }
+
+        fn timer(&self, _: TimerKey) -> Asked {
+            Asked::Timer(0)
+        }
+
+        fn write(&self, (): (), mutations: &mut Vec<Mutation>) {
+            mutations.push(Mutation::put(Table::Live, "a", "a"));
+        }
+    }
+
+    #[derive(Clone)]
+    struct Tell(mpsc::Sender<&'static str>, ShardHandle<Counter>);
+
+    impl Effects<Done> for Tell {
+        fn perform(&self, action: Done) {
+            match action {
+                Done::Fired => self.0.send("fired").expect("the test listens"),
+                Done::Again(number) => self.1.input(Asked::Count(number)),
+            }
+        }
+    }
+
+    struct Site {
+        handle: ShardHandle<Counter>,
+        thread: JoinHandle<()>,
+        told: mpsc::Receiver<&'static str>,
+    }
+
+    fn site() -> Site {
+        let disk = MemoryDisk::new(1);
+        let journal = MemoryJournal::open(&disk, Kind::Coordinator).expect("a new disk");
+        let (_, log) = LogWriter::new(Box::new(journal), WriterOptions::default(), Box::new(()));
+        let (handle, queue) = shard();
+        let (tell, told) = mpsc::channel();
+        let driver = Driver::new(Counter::default(), log, Tell(tell, handle.clone()));
+        let thread = queue.spawn("test", Clock::start(), driver).expect("a thread");
+        Site { handle, thread, told }
+    }
+
+    async fn handled(handle: &ShardHandle<Counter>) -> Option<Vec<u32>> {
+        handle.ask(|counter| counter.handled.clone()).await
+    }
+
+    #[tokio::test]
+    async fn each_input_is_handled_once_and_in_order_whoever_turns() {
+        let site = site();
+        let threads: Vec<_> = (0..4)
+            .map(|own| {
+                let handle = site.handle.clone();
+                std::thread::spawn(move || {
+                    for number in 0..2_000 {
+                        let input = Asked::Count(number * 4 + own);
+                        if own % 2 == 0 {
+                            handle.input(input);
+                        } else {
+                            handle.input_before_turn(input);
+                            handle.turn();
                         }
                     }
-                    handled += 1;
-                    next = if handled < BATCH_MAX { self.receiver.try_recv().ok() } else { None };
-                }
-                let mut fired = 0;
-                while fired < BATCH_MAX && driver.fire(clock.now()) {
-                    fired += 1;
-                }
-                driver.machine_mut().settled();
-            }
-        })
+                })
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
+        let all = handled(&site.handle).await.expect("it runs");
+        assert_eq!(all.len(), 8_000);
+        for own in 0..4 {
+            let of: Vec<_> = all.iter().copied().filter(|number| number % 4 == own).collect();
+            assert!(of.is_sorted() && of.len() == 2_000, "those of thread {own}: {}", of.len());
+        }
+        site.handle.stop();
+        site.thread.join().expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn what_an_effect_leaves_is_handled() {
+        let site = site();
+        site.handle.inputs_before_turn(vec![Asked::Again(7)]);
+        site.handle.turn();
+        // It may be the thread that turns: then the question can come before what the effect leaves.
+        handled(&site.handle).await;
+        assert_eq!(handled(&site.handle).await, Some(vec![7]));
+        site.handle.stop();
+        site.thread.join().expect("no panic");
+    }
+
+    #[test]
+    fn a_timer_that_was_set_elsewhere_runs_out() {
+        let site = site();
+        for _ in 0..20 {
+            site.handle.inputs_before_turn(vec![Asked::Timer(500)]);
+            site.handle.turn();
+            assert_eq!(site.told.recv_timeout(Duration::from_secs(60)), Ok("fired"));
+        }
+        site.handle.stop();
+        site.thread.join().expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn behind_the_stop_nothing_is_handled_and_the_driver_is_gone() {
+        let site = site();
+        site.handle.input(Asked::Count(1));
+        site.handle.stop();
+        site.handle.inputs_before_turn(vec![Asked::Count(2)]);
+        site.handle.turn();
+        site.thread.join().expect("no panic");
+        assert_eq!(handled(&site.handle).await, None);
+        // Its effects held the sender.
+        assert_eq!(site.told.recv(), Err(mpsc::RecvError));
+    }
+
+    #[tokio::test]
+    async fn a_driver_that_panics_elsewhere_is_no_driver_any_more() {
+        let site = site();
+        let handle = site.handle.clone();
+        let panicked = std::thread::spawn(move || {
+            handle.inputs_before_turn(vec![Asked::Panic]);
+            handle.turn();
+        });
+        // Either of the two may have had it.
+        let (here, there) = (panicked.join(), site.thread.join());
+        assert!(here.is_err() || there.is_err());
+        assert_eq!(handled(&site.handle).await, None);
     }
 }

@@ -132,7 +132,7 @@ where
 }
 
 /// Logs every panic, and ends the process with 101 when the thread is one that others rely on: a shard
-/// (`shard-…`) or the log writer (`log-writer`). [`init`] does it; an application that embeds a server may.
+/// (`shard-…`), any other that turns a shard just then, or the log writer (`log-writer`). [`init`] does it; an application that embeds a server may.
 ///
 /// A panic elsewhere ends no more than its task, as usual; what waited for the task is told.
 pub fn end_on_panic() {
@@ -145,26 +145,27 @@ pub fn end_on_panic() {
             } else {
                 before(panic);
             }
-            if std::thread::current().name().is_some_and(is_relied_on) {
+            if is_relied_on(std::thread::current().name()) {
                 std::process::exit(PANICKED);
             }
         }));
     });
 }
 
-fn is_relied_on(thread: &str) -> bool {
-    thread.starts_with("shard-") || thread == "log-writer"
+fn is_relied_on(thread: Option<&str>) -> bool {
+    let named = thread.is_some_and(|name| name.starts_with("shard-") || name == "log-writer");
+    named || crate::shard::turns_here()
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {
     let thread = std::thread::current();
+    let ends = is_relied_on(thread.name());
     let thread = thread.name().unwrap_or("unnamed");
     let payload = panic.payload();
     let message = payload.downcast_ref::<&str>().copied();
     let message = message.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
     let message = message.unwrap_or("a panic without a message");
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
-    let ends = is_relied_on(thread);
     // Captured only when RUST_BACKTRACE asks for it.
     let backtrace = Backtrace::capture();
     let backtrace =

@@ -37,7 +37,15 @@ pub(crate) fn damaged(key: &[u8], problem: impl ToString) -> DamagedRecord {
 }
 
 fn id_of(key: &[u8]) -> Result<TransactionId, DamagedRecord> {
-    TransactionId::from_bytes(key).map_err(|error| damaged(key, error))
+    id_in(key, key)
+}
+
+/// Reads the id that is the value of an entry.
+///
+/// # Errors
+/// When it is none.
+pub fn id_in(key: &[u8], value: &[u8]) -> Result<TransactionId, DamagedRecord> {
+    TransactionId::from_bytes(value).map_err(|error| damaged(key, error))
 }
 
 pub(crate) fn name(key: &[u8], text: &str) -> Result<ParticipantName, DamagedRecord> {
@@ -187,6 +195,7 @@ pub fn decode_ended(key: &[u8], value: &[u8]) -> Result<Ended, DamagedRecord> {
         info: info(&message),
         started_ms: message.started_at_ms,
         ended_ms: ended.ended_at_ms,
+        decision_logged: true,
     })
 }
 
@@ -423,6 +432,7 @@ mod tests {
             info: an_info(),
             started_ms: 5,
             ended_ms: 7,
+            decision_logged: true,
         };
         let reason = AbortReason {
             cause: AbortCause::Timeout,

@@ -154,8 +154,8 @@ samples! {
         promised: text,
         accepted: text,
         leader: text,
-        missing: |random: &mut Random| some(random, name),
-        wanted: |random: &mut Random| random.below(9) as u32,
+        missing: |random: &mut Random| some(random, text),
+        wanted: |random: &mut Random| random.number() as u32,
         moving: flag,
     }
     v1::SessionHello { participant: name, session: number }

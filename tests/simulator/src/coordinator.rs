@@ -187,6 +187,7 @@ impl CoordinatorProcess {
         let sequences = Arc::new(Sequences::new(swarm.shards));
         let config = |index: usize| Config {
             undecided_max: swarm.undecided_max,
+            voting_max: swarm.undecided_max.div_ceil(2),
             undelivered_max: 1_000,
             delivery_window: swarm.delivery_window,
             resend_after_us: 100_000,

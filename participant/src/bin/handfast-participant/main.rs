@@ -22,6 +22,10 @@ use handfast_wire::v1::key_value_service_server::KeyValueServiceServer;
 
 use crate::settings::{SETTINGS, ServerSettings};
 
+/// Messages are made on one thread and dropped on another, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const PROGRAM: &str = "handfast-participant";
 const KEY_VALUE_SERVICE: &str = "handfast.v1.KeyValueService";
 /// The largest request and response, in bytes.

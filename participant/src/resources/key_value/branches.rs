@@ -486,7 +486,8 @@ impl Branches {
     }
 
     fn prepare(&mut self, id: TransactionId, writes: Writes, result: Vec<u8>) -> Prepared {
-        debug_assert!(
+        #[cfg(test)]
+        assert!(
             writes.keys().all(|key| self.locks.held(id, key) == Some(Mode::Exclusive)),
             "{id} has written a key without its lock"
         );

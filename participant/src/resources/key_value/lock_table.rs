@@ -127,8 +127,8 @@ impl LockTable {
     ) -> (Answer, Effects) {
         let mut effects = Effects::default();
         let owner = self.owners.entry(id).or_default();
-        debug_assert!(owner.waits_for.is_none(), "{id} asks for a lock while it waits for another");
-        debug_assert!(!owner.prepared, "{id} asks for a lock after it has prepared");
+        assert!(owner.waits_for.is_none(), "{id} asks for a lock while it waits for another");
+        assert!(!owner.prepared, "{id} asks for a lock after it has prepared");
         let locks = self.keys.entry(key.clone()).or_default();
         let enough = |held: &Mode| *held >= mode || mutant(Mutant::UpgradeIgnored);
         if locks.holders.get(&id).is_some_and(enough) {
@@ -185,7 +185,7 @@ impl LockTable {
     /// From now on the transaction cannot be wounded.
     pub(super) fn prepare(&mut self, id: TransactionId) {
         if let Some(owner) = self.owners.get_mut(&id) {
-            debug_assert!(owner.waits_for.is_none(), "{id} prepares while it waits for a lock");
+            assert!(owner.waits_for.is_none(), "{id} prepares while it waits for a lock");
             owner.prepared = !mutant(Mutant::PreparedWounded);
         }
     }
@@ -208,6 +208,7 @@ impl LockTable {
     }
 
     /// What the transaction holds a key in.
+    #[cfg(test)]
     pub(super) fn held(&self, id: TransactionId, key: &Bytes) -> Option<Mode> {
         self.keys.get(key).and_then(|locks| locks.holders.get(&id)).copied()
     }
@@ -277,11 +278,8 @@ impl LockTable {
                 owner.held.insert(key.clone());
                 granted.push(id);
             }
-            debug_assert_eq!(
-                younger_in_the_way(locks),
-                None,
-                "a transaction waits for a younger one"
-            );
+            #[cfg(test)]
+            assert_eq!(younger_in_the_way(locks), None, "a transaction waits for a younger one");
             if locks.is_unused() {
                 self.keys.remove(key);
             }
@@ -343,6 +341,7 @@ fn owner_of(owners: &mut HashMap<TransactionId, Owner>, id: TransactionId) -> &m
 }
 
 /// A waiter and a younger holder that it waits for. There is none.
+#[cfg(test)]
 fn younger_in_the_way(locks: &KeyLocks) -> Option<(TransactionId, TransactionId)> {
     locks.waiters.iter().find_map(|(waiter, mode)| {
         let mut holders = locks.conflicting_holders(*waiter, *mode);

@@ -379,6 +379,7 @@ impl<W> Coordinator<W> {
             info: transaction.info,
             started_ms: transaction.started_ms,
             ended_ms: now.wall_ms,
+            decision_logged: true,
         }));
         for waiter in transaction.waiters {
             let reply = Reply::Outcome(Outcome::aborted(id, reason.clone()));
@@ -566,6 +567,7 @@ impl<W> Coordinator<W> {
             info: Arc::default(),
             started_ms: 0,
             ended_ms: now.wall_ms,
+            decision_logged: true,
         }));
     }
 

@@ -340,6 +340,7 @@ impl<W> Coordinator<W> {
             info: transaction.info,
             started_ms: transaction.started_ms,
             ended_ms: now.wall_ms,
+            decision_logged: true,
         }));
         for (to, _) in delivering.sites.participants() {
             let link = self.link(to);

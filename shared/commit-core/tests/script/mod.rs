@@ -301,6 +301,9 @@ impl Script {
         if let Some(max) = words.number("undecided")? {
             config.undecided_max = usize::try_from(max).map_err(|error| error.to_string())?;
         }
+        if let Some(max) = words.number("voting")? {
+            config.voting_max = usize::try_from(max).map_err(|error| error.to_string())?;
+        }
         if let Some(max) = words.number("undelivered")? {
             config.undelivered_max = usize::try_from(max).map_err(|error| error.to_string())?;
         }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
-use handfast_commit_core::id::{ParticipantName, Slot};
+use handfast_commit_core::id::{Incarnation, ParticipantName, Protocol, Slot};
 use handfast_commit_core::message::ToParticipant;
 use handfast_commit_core::record::{Info, Request};
 use handfast_commit_core::step::Now;
@@ -74,6 +74,7 @@ impl Coordinator {
         let queues = names.iter().map(|_| Vec::new()).collect();
         let connected = names.iter().map(|name| ShardInput::Connected {
             participant: name.clone(),
+            incarnation: Incarnation(0),
             one_phase_commits: Vec::new(),
         });
         let inputs: Vec<_> = connected.collect();

@@ -13,13 +13,14 @@ use handfast_commit_core::id::{
 };
 use handfast_commit_core::record::{ParticipantEntry, ParticipantRecord};
 use handfast_commit_core::step::{Now, Step, Time, TimerKey};
+use handfast_commit_core::three_phase::SiteName;
 use handfast_commit_core::two_phase::Participant;
 use handfast_commit_core::two_phase::participant::{
     Action, Config, Input, Origin, ResourceCall, ResourceResult, Via,
 };
 use handfast_journal::{Reader, Table};
 use handfast_wire::record::{self, ParticipantWrite};
-use handfast_wire::{convert, v1};
+use handfast_wire::{convert, site, v1};
 use prost::Message;
 
 use crate::Example;
@@ -77,7 +78,7 @@ pub(crate) fn run(input: &[u8]) {
 impl Host {
     fn happens(&mut self, event: u8, message: &[u8]) {
         self.now.at = self.now.at.plus(u64::from(event) * 16);
-        match event % 12 {
+        match event % 14 {
             0..=2 => self.frame(message),
             3 => {
                 let Ok(request) = v1::PrepareRequest::decode(message) else { return };
@@ -144,7 +145,28 @@ impl Host {
                     self.told(Input::GivenUp { id });
                 }
             },
-            _ => self.resource(event, &[0]),
+            11 => self.resource(event, &[0]),
+            12 => {
+                let Ok(request) = v1::LeadRequest::decode(message) else { return };
+                let Ok(lead) = site::lead(&request) else { return };
+                for message in lead.orders {
+                    let (from, via) = (lead.from.clone(), self.call());
+                    self.told(Input::Led { from, message, via });
+                }
+            }
+            _ => {
+                let Ok(response) = v1::LeadResponse::decode(message) else { return };
+                let other = if event < 128 { "b" } else { "c" }.parse().expect("a name");
+                for report in &response.reports {
+                    let from = match event % 3 {
+                        0 => SiteName::Coordinator,
+                        1 => SiteName::Witness(ParticipantName::clone(&other)),
+                        _ => SiteName::Participant(ParticipantName::clone(&other)),
+                    };
+                    let Ok(message) = site::report(report) else { continue };
+                    self.told(Input::Reported { from, message });
+                }
+            }
         }
     }
 
@@ -191,7 +213,14 @@ impl Host {
                     }
                     _ => {}
                 },
-                Some(Order::Prepare(_) | Order::Order(_)) | None => {}
+                Some(Order::Order(order)) => {
+                    if let (Ok(message), true) =
+                        (site::order(&order), served(&order.transaction_id).is_some())
+                    {
+                        self.told(Input::Led { from: SiteName::Coordinator, message, via });
+                    }
+                }
+                Some(Order::Prepare(_)) | None => {}
             }
         }
     }
@@ -292,7 +321,7 @@ impl Host {
         let mut prepared = Vec::new();
         for (id, bytes) in &self.entries {
             let found = record::decode_participant(id.as_bytes(), bytes).expect("our own record");
-            if matches!(found, ParticipantRecord::Prepared(_)) {
+            if matches!(found, ParticipantRecord::Prepared(_) | ParticipantRecord::Voted(_)) {
                 prepared.push(*id);
             }
             self.core.restore(found);
@@ -303,9 +332,10 @@ impl Host {
     }
 }
 
-/// The id of a transaction of the only protocol that is served.
+/// The id of a transaction whose protocol is served.
 fn served(text: &str) -> Option<TransactionId> {
-    convert::transaction_id(text).ok().filter(|id| id.protocol() == Protocol::TwoPhase)
+    let served = |id: &TransactionId| id.protocol() != Protocol::PaxosCommit;
+    convert::transaction_id(text).ok().filter(served)
 }
 
 /// A participant that starts on whatever a journal says, and is asked by everybody about everything.
@@ -342,7 +372,7 @@ pub(crate) fn restored(reader: &dyn Reader, incarnation: Incarnation) {
         let _ = core.step(now, Input::Timer(id));
         let _ = core.step(now, Input::Heard { origin: origin.clone(), opened: true });
         let _ = core.step(now, Input::PeerAsks { id, waiter: 1 });
-        if id.protocol() == Protocol::TwoPhase {
+        if id.protocol() != Protocol::PaxosCommit {
             let via = Via::Link;
             let _ = core.step(now, Input::Commit { id, incarnation, origin: origin.clone(), via });
             let _ = core.step(now, Input::Forget { id, origin });
@@ -358,10 +388,10 @@ pub(crate) fn generate(random: &mut Random) -> Vec<u8> {
             0..=1 => 0,
             2 => 3,
             3 => 9,
-            _ => random.below(12) as u8,
+            _ => random.below(14) as u8,
         };
         // Below 252 and of this kind.
-        let event = what + 12 * random.below(21) as u8;
+        let event = what + 14 * random.below(18) as u8;
         let message = match what {
             0..=2 => sound_frame(random).encode_to_vec(),
             3 => sound_prepare(random).encode_to_vec(),
@@ -371,6 +401,8 @@ pub(crate) fn generate(random: &mut Random) -> Vec<u8> {
             7 => v1::InquirePeerResponse::sample(random).encode_to_vec(),
             8 => v1::EnlistBranchResponse::sample(random).encode_to_vec(),
             10 => v1::ListInDoubtRequest::sample(random).encode_to_vec(),
+            12 => v1::LeadRequest::sample(random).encode_to_vec(),
+            13 => v1::LeadResponse::sample(random).encode_to_vec(),
             _ => random.bytes(3),
         };
         events.push(event, &message);
@@ -383,6 +415,17 @@ fn sound_prepare(random: &mut Random) -> v1::PrepareRequest {
     let mut request = v1::PrepareRequest::sample(random);
     request.peers.truncate(2);
     request.peers.retain(|peer| ["a", "b", "c"].contains(&peer.participant.as_str()));
+    if let Ok(id) = convert::transaction_id(&request.transaction_id)
+        && id.protocol() == Protocol::ThreePhase
+    {
+        let site = |name: &str| v1::VotingParticipant {
+            participant: name.to_owned(),
+            participant_incarnation: INCARNATION.0,
+        };
+        let participants = vec![site("a"), site("b")];
+        request.voting = Some(v1::VotingSites { participants, witnesses: Vec::new() });
+        "a".clone_into(&mut request.participant);
+    }
     request
 }
 

@@ -198,8 +198,9 @@ fn coordinators(
             (Table::Registry, sample::name(random).into_bytes(), registration)
         }
         4 => {
-            let key = [sample::request_id(random).as_bytes(), &[0], id.as_bytes()].concat();
-            (Table::Requests, key, Vec::new())
+            let aborted: &[u8] = if random.below(2) == 0 { &[0] } else { &[] };
+            let key = [sample::request_id(random).as_bytes(), aborted].concat();
+            (Table::Requests, key, id.as_bytes().to_vec())
         }
         5 | 6 => (Table::Outcomes, key, record(Record::Ended(sound_end(random)))),
         _ => (Table::Live, key, record(Record::Commit(sound_commit(random)))),

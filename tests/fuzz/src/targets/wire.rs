@@ -250,12 +250,14 @@ fn named(id: &str, participant: &str, sender: Option<&v1::Origin>) {
 /// Received, sent on, received again.
 fn prepare(request: v1::PrepareRequest) {
     named(&request.transaction_id, &request.participant, request.origin.as_ref());
+    let asked = request.participant.parse();
     let Ok(order) = convert::prepare(request) else { return };
     let endpoint_of = |name: &ParticipantName| {
         let found = order.peers.iter().find(|(peer, _)| peer == name);
         found.map(|(_, endpoint)| endpoint.clone()).unwrap_or_default()
     };
-    let to: ParticipantName = "a".parse().expect("a name");
+    // Whoever is asked is one of the voting sites, if there are any.
+    let to: ParticipantName = asked.or_else(|_| "a".parse()).expect("a name");
     let message = ToParticipant::Prepare(order.prepare.clone());
     let sent = convert::coordinator_message(&to, message, None, endpoint_of);
     let Some(v1::coordinator_message::Message::Prepare(sent)) = sent.message else {

@@ -256,7 +256,9 @@ impl World {
     fn refused(&mut self, c: usize, refusal: &ClientRefusal) {
         let stage = &self.clients[c].stage;
         match refusal {
-            ClientRefusal::TooManyInFlight { .. } | ClientRefusal::TooManyUndelivered { .. } => {
+            ClientRefusal::TooManyInFlight { .. }
+            | ClientRefusal::ParticipantBusy { .. }
+            | ClientRefusal::TooManyUndelivered { .. } => {
                 self.later(c);
             }
             ClientRefusal::RequestIdReused { id } => {

@@ -157,6 +157,20 @@ impl<W> Coordinator<W> {
         }
     }
 
+    /// A participant that has been asked for as many votes as it may be asked for at a time. What comes in
+    /// addition would only wait, there or on its way there; interactive transactions hold locks there already,
+    /// and are let in.
+    pub(super) fn busy<'a>(
+        &self,
+        mut asked: impl Iterator<Item = &'a ParticipantName>,
+    ) -> Option<ClientRefusal> {
+        asked.find_map(|name| {
+            let voting = self.links.get(name)?.voting.len();
+            (voting >= self.config.voting_max)
+                .then(|| ClientRefusal::ParticipantBusy { participant: name.clone(), voting })
+        })
+    }
+
     pub(crate) fn refuse(&mut self, to: W, refusal: ClientRefusal) {
         self.out.act(Action::Reply { to, reply: Reply::Refused(refusal) });
     }

@@ -450,7 +450,7 @@ impl<W> Coordinator<W> {
         }
         self.note(Event::Decided { id });
         self.answer_waiters(now, id);
-        self.end(now, id);
+        self.end(now, id, false);
     }
 
     pub(super) fn committed_in_one_phase(
@@ -485,6 +485,7 @@ impl<W> Coordinator<W> {
             info: transaction.info,
             started_ms: transaction.started_ms,
             ended_ms: now.wall_ms,
+            decision_logged: false,
         });
     }
 }

@@ -355,6 +355,16 @@ pub enum ClientRefusal {
         /// How many there are.
         undecided: usize,
     },
+    /// Too many transactions that wait for a participant's vote.
+    #[error(
+        "{voting} transactions wait for the vote of {participant}, the most there may be; try again later"
+    )]
+    ParticipantBusy {
+        /// Whose.
+        participant: ParticipantName,
+        /// How many there are.
+        voting: usize,
+    },
     /// Too many commits that nobody has taken delivery of.
     #[error(
         "{undelivered} commits wait for participants that do not acknowledge them, the most there may be; bring \

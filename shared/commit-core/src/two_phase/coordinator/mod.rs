@@ -55,6 +55,9 @@ pub struct Identity {
 pub struct Config {
     /// Most undecided transactions.
     pub undecided_max: usize,
+    /// Most transactions in one call that wait for one participant's vote at a time. Not more than
+    /// `delivery_window`: a participant that is asked faster than it commits falls ever further behind.
+    pub voting_max: usize,
     /// Most decided commits that some participant has not acknowledged.
     pub undelivered_max: usize,
     /// Most commits on their way to one participant at a time; the others wait for an acknowledgement.
@@ -73,6 +76,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             undecided_max: 100_000,
+            voting_max: 1024,
             undelivered_max: 2_000_000,
             delivery_window: 1024,
             resend_after_us: 500_000,
@@ -275,7 +279,7 @@ impl<W> Coordinator<W> {
     // ---- what clients ask -----------------------------------------------------------------------
 
     fn begin(&mut self, now: Now, id: TransactionId, terms: Terms, waiter: W) {
-        debug_assert_eq!((id.slot(), id.epoch()), (self.identity.slot, self.identity.epoch));
+        assert_eq!((id.slot(), id.epoch()), (self.identity.slot, self.identity.epoch));
         if let Some(refusal) = self.overloaded() {
             return self.refuse(waiter, refusal);
         }
@@ -290,7 +294,7 @@ impl<W> Coordinator<W> {
 
     fn execute(&mut self, now: Now, execute: Execute<W>) {
         let Execute { id, branches, terms, request, stored, waiter } = execute;
-        debug_assert!(!branches.is_empty());
+        assert!(!branches.is_empty());
         if let Some(request) = &request {
             if let Some(&running) = self.requests.get(&request.id)
                 && !mutant(Mutant::RetryWhileRunning)
@@ -325,7 +329,7 @@ impl<W> Coordinator<W> {
                 return self.out.act(Action::Reply { to: waiter.to, reply });
             }
         }
-        if let Some(refusal) = self.overloaded() {
+        if let Some(refusal) = self.overloaded().or_else(|| self.busy(branches.keys())) {
             return self.refuse(waiter.to, refusal);
         }
         let mut transaction =

@@ -118,7 +118,7 @@ impl<W> Coordinator<W> {
                     .get_mut(from)
                     .filter(|voter| !voter.acknowledged || mutant(Mutant::AckCountedTwice))
                 {
-                    debug_assert!(owed || voter.acknowledged, "{from} was not owed {id}");
+                    assert!(owed || voter.acknowledged, "{from} was not owed {id}");
                     voter.acknowledged = true;
                     *pending -= 1;
                     if mutant(Mutant::ForgetBeforeLastAck) {
@@ -130,7 +130,7 @@ impl<W> Coordinator<W> {
                     mark(if ended { Mark::AcknowledgedByAll } else { Mark::AcknowledgedInPart });
                     if ended {
                         self.answer_waiters(now, id);
-                        self.end(now, id);
+                        self.end(now, id, true);
                     }
                 }
             }
@@ -145,12 +145,13 @@ impl<W> Coordinator<W> {
         }
     }
 
-    /// Everybody has durably acknowledged: the decision may be forgotten, its outcome is remembered.
-    pub(super) fn end(&mut self, now: Now, id: TransactionId) {
+    /// Everybody has durably acknowledged: the decision, where there is one in the log, may be forgotten, and
+    /// its outcome is remembered.
+    pub(super) fn end(&mut self, now: Now, id: TransactionId, decision_logged: bool) {
         let Some(transaction) = self.remove(id) else {
             return;
         };
-        debug_assert!(matches!(transaction.phase, Phase::Committing { pending: 0, .. }));
+        assert!(matches!(transaction.phase, Phase::Committing { pending: 0, .. }));
         let participants = transaction.participants();
         self.out.lazily(CoordinatorRecord::Ended(Ended {
             id,
@@ -160,6 +161,7 @@ impl<W> Coordinator<W> {
             info: transaction.info,
             started_ms: transaction.started_ms,
             ended_ms: now.wall_ms,
+            decision_logged,
         }));
         self.note(Event::Ended { id });
     }
@@ -206,6 +208,7 @@ impl<W> Coordinator<W> {
             info: transaction.info,
             started_ms: transaction.started_ms,
             ended_ms: now.wall_ms,
+            decision_logged: false,
         }));
         self.note(Event::Aborted { id, reason });
     }
@@ -455,6 +458,7 @@ impl<W> Coordinator<W> {
                     info: Arc::default(),
                     started_ms: 0,
                     ended_ms: now.wall_ms,
+                    decision_logged: false,
                 });
             }
         }
