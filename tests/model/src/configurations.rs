@@ -534,7 +534,7 @@ fn three_phase() -> Vec<Bounds> {
             disk: Disk::Prompt,
             marks: &[Mark::Committed, Mark::Aborted, Mark::CoordinatorLed],
             effort: Effort::Long,
-            states: 1_177_722,
+            states: 1_207_814,
             ..bounds(
                 "three-phase-three-leaders",
                 "two participants lead, and the coordinator, which dies at every moment",
