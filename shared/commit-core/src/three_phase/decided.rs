@@ -284,14 +284,14 @@ impl<W> Participant<W> {
         }
     }
 
-    /// What is said of a passed transaction waits until the log knows that it is. That is written once, however often
-    /// somebody asks.
+    /// What is said of a passed transaction waits until the log knows that it is, which is written once, however often
+    /// somebody asks; and for its end, if it has one here that has just been forgotten.
     pub(crate) fn speak_of_passed(&mut self, id: TransactionId) {
         let at = match self.is_current(id) {
             true => self.record_seen(id.slot()),
             false => self.out.position(),
         };
-        self.out.speaks_of(at);
+        self.out.speaks_of(at.max(self.forgotten_at));
     }
 
     /// COMMIT for a branch that is a voting site, or was one; otherwise whoever has to be answered.
