@@ -43,6 +43,8 @@ impl Learned {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Told {
     pub(crate) record: VotedBranch,
+    /// Where the log says where it stood.
+    pub(crate) at: Position,
     pub(crate) delivery: Delivery,
     pub(crate) learned: Learned,
 }
@@ -144,7 +146,7 @@ impl<W> Participant<W> {
         let Finishing { vias, leaders, before: Before::Voted(told), .. } = finishing else {
             unreachable!("called for the branches of voting sites only")
         };
-        let Told { record, delivery, learned } = *told;
+        let Told { record, delivery, learned, .. } = *told;
         let (committed, read_only) = (delivery.committed, record.read_only);
         let record = DecidedBranch { id, committed, electorate: record.electorate };
         let at = self.force(ParticipantRecord::Decided(record.clone()), changes);

@@ -564,7 +564,8 @@ impl<W> Participant<W> {
         };
         self.out.timer(TimerKey::Transaction(id), None);
         let read_only = voted.record.read_only;
-        let told = Told { record: voted.record, delivery: Delivery::new(committed), learned };
+        let (at, delivery) = (voted.seat.at, Delivery::new(committed));
+        let told = Told { record: voted.record, at, delivery, learned };
         let mut finishing = Finishing {
             vias: via.into_iter().collect(),
             leaders: leader.into_iter().collect(),

@@ -1,6 +1,6 @@
 //! One form for participants that differ in nothing but how long they wait, for model checking.
 
-use super::branch::Branch;
+use super::branch::{Before, Branch};
 use super::{Participant, Via};
 use crate::step::Position;
 
@@ -40,6 +40,9 @@ impl<W: Ord> Participant<W> {
                     each_once(&mut finishing.vias, once);
                     each_once(&mut finishing.leaders, once);
                     finishing.at = finishing.at.map(|at| at.since(durable));
+                    if let Before::Voted(told) = &mut finishing.before {
+                        told.at = told.at.since(durable);
+                    }
                 }
                 Branch::Voted(voted) => {
                     voted.seat.at = voted.seat.at.since(durable);

@@ -133,6 +133,7 @@ impl<W> Participant<W> {
                 let Before::Voted(told) = &finishing.before else {
                     unreachable!("the pattern above")
                 };
+                self.out.speaks_of(told.at);
                 let result = told.record.result.clone();
                 self.branches.insert(id, Branch::Aborting(finishing));
                 self.vote(vec![via], id, Vote::Prepared, result);
