@@ -304,7 +304,7 @@ impl AnswerStream {
             Said::Replied { key, reply, results_left_out } => {
                 let Call { verb, started, .. } = self.outbox.find(key)?;
                 let answer = match self.replied(verb, reply) {
-                    Ok(Replied::Answer(answer)) => Ok(answer),
+                    Ok(Replied::Begun(begun)) => Ok(Answer::Begin(begun)),
                     Ok(Replied::Outcome(mut outcome)) => {
                         outcome.results_left_out |= results_left_out;
                         settled(verb, outcome, started)
@@ -328,7 +328,7 @@ impl AnswerStream {
 
     fn replied(&self, verb: Verb, reply: Reply) -> Result<Replied, Status> {
         if verb == Verb::Begin {
-            return calls::begun(reply).map(Answer::Begin).map(Replied::Answer);
+            return calls::begun(reply).map(Replied::Begun);
         }
         Ok(match calls::told(reply)? {
             Told::Outcome(outcome) => Replied::Outcome(outcome),
@@ -348,7 +348,7 @@ impl AnswerStream {
 
 /// What a reply comes to.
 enum Replied {
-    Answer(Answer),
+    Begun(v1::BeginTransactionResponse),
     Outcome(v1::Outcome),
     Over(TransactionId),
 }

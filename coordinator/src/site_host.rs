@@ -36,7 +36,6 @@ fn another_site(message: String) -> Status {
     status::status(Code::FailedPrecondition, "ANOTHER_SITE", message)
 }
 
-#[expect(clippy::result_large_err, reason = "it is the answer to a call")]
 fn admit(engine: &Engine, lead: &Lead) -> Result<(), Status> {
     let own_slot = engine.identity().slot;
     let own = |order: &ToSite| order.id.slot() == own_slot;

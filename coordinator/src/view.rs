@@ -110,7 +110,7 @@ pub fn running(view: &TransactionView) -> v1::Transaction {
         abort_reason: view.abort.as_ref().map(abort_reason),
         request_id: request_id(&view.request),
         branches,
-        site: view.site.as_ref().map(site::status_message),
+        site: view.site.as_ref().map(site::status_message).map(Box::new),
         started_at: timestamp(view.started_ms),
         decided_at: timestamp(view.decided_ms),
         timeout: duration(view.timeout_us),

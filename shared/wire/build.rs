@@ -20,6 +20,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("descriptors.bin"), prost_bytes(&descriptors))?;
     tonic_prost_build::configure()
         .bytes(".handfast.v1")
+        // It is rarely there, and every answer to a client has room for a transaction.
+        .boxed(".handfast.v1.Transaction.site")
         // Everybody's type for a status in a message, and so the one that the RPC library has.
         .extern_path(".google.rpc.Status", "::tonic_types::pb::Status")
         .build_transport(false)

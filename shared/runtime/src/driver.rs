@@ -40,7 +40,7 @@ pub trait Machine: Send + 'static {
 
 /// Does what a state machine wants done. Called on the shard's thread, or on the log's when an action
 /// had to wait for it; must not block.
-pub trait Effects<A>: Clone + Send + 'static {
+pub trait Effects<A>: Clone + Send + Sync + 'static {
     /// Does one thing.
     fn perform(&self, action: A);
 }
@@ -49,26 +49,35 @@ pub trait Effects<A>: Clone + Send + 'static {
 #[derive(Debug)]
 pub struct Gated<A, E> {
     position: Position,
-    durable: Arc<AtomicU64>,
-    effects: E,
+    shared: Arc<Shared<E>>,
     actions: Vec<A>,
+}
+
+/// What a driver has in common with what waits in the log's queue. One pointer to all of it: each that is
+/// counted up on one thread and down on another costs as much as a small allocation.
+#[derive(Debug)]
+struct Shared<E> {
+    /// How far the log is durable, in the machine's positions.
+    durable: AtomicU64,
+    effects: E,
 }
 
 impl<A, E> Gated<A, E> {
     /// For a submission that no state machine has made: a registration, a barrier.
     pub fn standalone(effects: E, actions: Vec<A>) -> Self {
-        Self { position: Position(0), durable: Arc::default(), effects, actions }
+        let shared = Arc::new(Shared { durable: AtomicU64::new(0), effects });
+        Self { position: Position(0), shared, actions }
     }
 }
 
 impl<A: Send + 'static, E: Effects<A>> Completion for Gated<A, E> {
     fn durable(self) {
         for action in self.actions {
-            self.effects.perform(action);
+            self.shared.effects.perform(action);
         }
         // After the actions, so that "durable up to here" also says that nothing gated on it is still
         // to come. What the actions cause meanwhile waits behind a barrier, which costs no sync.
-        self.durable.fetch_max(self.position.0, Ordering::Release);
+        self.shared.durable.fetch_max(self.position.0, Ordering::Release);
     }
 }
 
@@ -78,11 +87,9 @@ pub type Log<M, E> = LogHandle<Gated<<M as Machine>::Action, E>>;
 /// A state machine with its timers, its log and its effects.
 pub struct Driver<M: Machine, E: Effects<M::Action>> {
     machine: M,
-    effects: E,
+    shared: Arc<Shared<E>>,
     log: Log<M, E>,
     timers: Timers,
-    /// How far the log is durable, in this machine's positions.
-    durable: Arc<AtomicU64>,
 }
 
 impl<M: Machine, E: Effects<M::Action>> std::fmt::Debug for Driver<M, E> {
@@ -94,8 +101,8 @@ impl<M: Machine, E: Effects<M::Action>> std::fmt::Debug for Driver<M, E> {
 impl<M: Machine, E: Effects<M::Action>> Driver<M, E> {
     /// Drives `machine`, which has taken over what the log says and has not made a step.
     pub fn new(machine: M, log: Log<M, E>, effects: E) -> Self {
-        let durable = Arc::new(AtomicU64::new(0));
-        Self { machine, effects, log, timers: Timers::default(), durable }
+        let shared = Arc::new(Shared { durable: AtomicU64::new(0), effects });
+        Self { machine, shared, log, timers: Timers::default() }
     }
 
     /// The machine, to look at.
@@ -134,7 +141,7 @@ impl<M: Machine, E: Effects<M::Action>> Driver<M, E> {
         for (key, at) in timers {
             self.timers.set(key, at);
         }
-        let durable = Position(self.durable.load(Ordering::Acquire));
+        let durable = Position(self.shared.durable.load(Ordering::Acquire));
         let gate = if mutant(Mutant::PerformBeforeDurable) { Position(0) } else { gate };
         let (then, later) = if mutant(Mutant::LaterAtOnce) {
             (then.into_iter().chain(later).collect(), Vec::new())
@@ -167,7 +174,7 @@ impl<M: Machine, E: Effects<M::Action>> Driver<M, E> {
             completion: Some(self.gated(position, actions)),
         });
         for action in at_once {
-            self.effects.perform(action);
+            self.shared.effects.perform(action);
         }
     }
 
@@ -184,14 +191,13 @@ impl<M: Machine, E: Effects<M::Action>> Driver<M, E> {
             });
         } else {
             for action in actions {
-                self.effects.perform(action);
+                self.shared.effects.perform(action);
             }
         }
     }
 
     fn gated(&self, position: Position, actions: Vec<M::Action>) -> Gated<M::Action, E> {
-        let durable = Arc::clone(&self.durable);
-        Gated { position, durable, effects: self.effects.clone(), actions }
+        Gated { position, shared: Arc::clone(&self.shared), actions }
     }
 }
 

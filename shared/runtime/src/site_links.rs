@@ -35,13 +35,16 @@ const CALL_MAX: Duration = Duration::from_secs(10);
 /// Is told what sites report, on threads of the runtime.
 type Hear = dyn Fn(&SiteName, Vec<FromSite>) + Send + Sync;
 
+/// A site and where it may be, the likeliest place first.
+type Address = (SiteName, Vec<String>);
+
 /// The links of one process to the sites that it leads.
 pub struct SiteLinks {
     own: SiteName,
     own_endpoint: String,
     runtime: Handle,
     hear: Arc<Hear>,
-    links: Mutex<BTreeMap<(SiteName, Vec<String>), Arc<Link>>>,
+    links: Mutex<BTreeMap<Address, Arc<Link>>>,
 }
 
 impl fmt::Debug for SiteLinks {
@@ -52,7 +55,6 @@ impl fmt::Debug for SiteLinks {
 
 struct Link {
     to: SiteName,
-    /// The likeliest place first.
     endpoints: Vec<String>,
     state: Mutex<State>,
     from: (SiteName, String),

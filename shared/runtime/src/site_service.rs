@@ -27,7 +27,6 @@ pub trait SiteHost: Send + Sync + 'static {
     ///
     /// # Errors
     /// What the caller is told, who then looks for the site elsewhere; nothing is done.
-    #[expect(clippy::result_large_err, reason = "it is the answer to a call")]
     fn admit(&self, lead: &Lead) -> Result<(), Status>;
 
     /// What a caller is told of a field that cannot be accepted.

@@ -94,6 +94,13 @@ fn the_quick_plan_tells_what_it_promises() {
         for system in ["product", "skeleton"] {
             assert_eq!(detail[system]["failed"], 0, "{detail}");
         }
+        // Each part has its own marks in the servers; one that is not set makes a part of nothing. No disk
+        // forces a write and tells of it in less.
+        let parts = &detail["product"]["mean_us_by_part"];
+        for part in ["participant_work", "participant_sync", "decision_sync", "queue"] {
+            let least = if part.ends_with("_sync") { 5.0 } else { 0.0 };
+            assert!(parts[part].as_f64() > Some(least), "{part}: {detail}");
+        }
     }
     let floors = result["floors"].as_array().expect("floors");
     assert!(floors.iter().all(|floor| floor["echo_per_second"].as_f64() > Some(0.0)));

@@ -245,7 +245,7 @@ samples! {
         timeout: |random: &mut Random| maybe(random, duration),
         traceparent: text,
         results_left_out: flag,
-        site: opt,
+        site: |random: &mut Random| opt(random).map(Box::new),
     }
     v1::WatchTransactionResponse {
         at: |random: &mut Random| maybe(random, timestamp),

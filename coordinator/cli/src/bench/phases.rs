@@ -127,7 +127,9 @@ impl Seen {
     pub fn split(&self, before: &Self, latency_us: f64, is_applied: bool) -> Option<Split> {
         let coordinator = |phase| self.mean_us(before, COORDINATOR, phase);
         let participant = |phase| self.mean_us(before, PARTICIPANT, phase);
-        let (prepare, decide) = (coordinator("prepare")?, coordinator("decide").unwrap_or(0.0));
+        let prepare = coordinator("prepare")?;
+        // Three-phase commit is decided by a quorum of moves.
+        let decide = coordinator("decide").or_else(|| coordinator("pre_commit")).unwrap_or(0.0);
         let apply = if is_applied { coordinator("apply").unwrap_or(0.0) } else { 0.0 };
         let phases = prepare + decide + apply;
         let answered = self.mean_us(before, ANSWERED, "").unwrap_or(phases).min(latency_us);
