@@ -195,7 +195,8 @@ mutants! {
 
     // ---- three-phase commit ----
     DecidesOnTimeout, "decides-on-timeout", Tests,
-        "A voting site whose patience ends decides by itself: commit if it has pre-committed, otherwise abort.";
+        "A site that has pre-committed commits when its patience ends.";
+    AbortsOnTimeout, "aborts-on-timeout", Tests, "A site that is waiting aborts when its patience ends.";
     PromiseNotForced, "promise-not-forced", Tests,
         "A site says that it has joined a ballot while that is on its way to the disk.";
     AcceptedNotMoved, "accepted-not-moved", Tests, "A site that moves does not keep in which ballot.";
@@ -274,6 +275,12 @@ mutants! {
 }
 
 impl Mutant {
+    /// Its bug is one of three-phase commit, and of nothing else.
+    #[must_use]
+    pub fn is_of_three_phase(self) -> bool {
+        (Self::DecidesOnTimeout..=Self::ForgetAtQuorum).contains(&self)
+    }
+
     /// The mutant of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Mutant> {

@@ -161,7 +161,14 @@ fn runs(programs: &Programs, layer: Layer) -> anyhow::Result<Vec<Run>> {
     match layer {
         Layer::Tests => TESTS.iter().map(|(package, target)| test(package, target)).collect(),
         Layer::Random => Ok(vec![test("handfast-commit-core", "random")?]),
-        Layer::Model => all_of("handfast-model"),
+        Layer::Model => {
+            // Those of a minute as well: some bugs need a site more than the quick ones have.
+            let mut runs = all_of("handfast-model")?;
+            for run in &mut runs {
+                run.environment.push(("HANDFAST_MODEL", "full".to_owned()));
+            }
+            Ok(runs)
+        }
         Layer::Simulator => match programs.program("handfast-simulate") {
             Some(program) => Ok(vec![Run {
                 name: "simulate".to_owned(),
