@@ -42,7 +42,8 @@ impl ReplyTo {
     }
 
     /// For the order of another voting site.
-    pub(crate) fn site(report_to: ReportTo) -> Self {
+    #[must_use]
+    pub fn site(report_to: ReportTo) -> Self {
         Self { to: To::Site(report_to), memory: None }
     }
 
@@ -64,7 +65,7 @@ impl ReplyTo {
     }
 
     /// Answers another voting site.
-    pub(crate) fn report(self, report: FromSite) {
+    pub fn report(self, report: FromSite) {
         if let To::Site(to) = self.to {
             to.send(report);
         }

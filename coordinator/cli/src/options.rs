@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -98,6 +99,12 @@ pub enum Command {
     Kv(KvCommand),
     /// List the registered participants.
     Participants,
+    /// List what participants cannot end by themselves: asked of themselves, also when no coordinator is there.
+    InDoubt {
+        /// Whom to ask, and where; by default all that the coordinator knows.
+        #[arg(value_name = "NAME=URL")]
+        participants: Vec<ParticipantAt>,
+    },
     /// Show the configuration in effect.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -110,6 +117,36 @@ pub enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// A participant, and where it is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParticipantAt {
+    /// Its name.
+    pub participant: String,
+    /// Its address.
+    pub endpoint: String,
+}
+
+impl FromStr for ParticipantAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((participant, endpoint)) = text.split_once('=') else {
+            return Err(
+                "it takes a name and an address, as in orders=http://127.0.0.1:7431".to_owned()
+            );
+        };
+        if participant.is_empty() {
+            return Err("the name of the participant is missing in front of the =".to_owned());
+        }
+        if !endpoint.starts_with("http://") {
+            return Err(format!(
+                "{endpoint:?} is no address; one looks like http://127.0.0.1:7431"
+            ));
+        }
+        Ok(Self { participant: participant.to_owned(), endpoint: endpoint.to_owned() })
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -361,6 +398,9 @@ pub struct Demo {
     /// Mean time between two kills, as in 2, 0.5 or 500ms; 0 kills nobody
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_kill_every)]
     pub kill_every: f64,
+    /// Mean time between two moments when a process is cut off from the others for a while; 0 cuts nobody off
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = parse_partition_every)]
+    pub partition_every: f64,
     /// How the transfers are committed
     #[arg(long, value_enum, value_name = "PROTOCOL", default_value = "two-phase")]
     pub protocol: DemoProtocol,
@@ -398,6 +438,8 @@ impl DemoProtocol {
 const DEMO_CLIENTS_MAX: usize = 2000;
 /// A server needs some time to come up; killing faster than this shows nothing.
 const KILL_EVERY_MIN_S: f64 = 0.05;
+/// A cut takes its time as well.
+const PARTITION_EVERY_MIN_S: f64 = 0.5;
 
 fn parse_clients(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -407,6 +449,15 @@ fn parse_clients(text: &str) -> Result<usize, String> {
 }
 
 fn parse_kill_every(text: &str) -> Result<f64, String> {
+    parse_every(text, KILL_EVERY_MIN_S).map_err(|range| format!("{range}, or 0 to kill nobody"))
+}
+
+fn parse_partition_every(text: &str) -> Result<f64, String> {
+    parse_every(text, PARTITION_EVERY_MIN_S)
+        .map_err(|range| format!("{range}, or 0 to cut nobody off"))
+}
+
+fn parse_every(text: &str, least_s: f64) -> Result<f64, String> {
     let (number, unit_s) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
         (Some(number), _) => (number, 0.001),
         (None, Some(number)) => (number, 1.0),
@@ -414,8 +465,8 @@ fn parse_kill_every(text: &str) -> Result<f64, String> {
     };
     match number.parse::<f64>().map(|number| number * unit_s) {
         Ok(0.0) => Ok(0.0),
-        Ok(seconds) if (KILL_EVERY_MIN_S..=86_400.0).contains(&seconds) => Ok(seconds),
-        _ => Err(format!("it takes seconds from {KILL_EVERY_MIN_S} to 86400, or 0 to kill nobody")),
+        Ok(seconds) if (least_s..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err(format!("it takes seconds from {least_s} to 86400")),
     }
 }
 

@@ -259,6 +259,8 @@ marks! {
         "A read-only voter releases its resources at once, and is a voting site like the others.";
     ThreeVotedAgain, "three-voted-again",
         "Duplicate PREPARE at a voting site: the same vote again, when that is durable.";
+    ThreeVotedWhileAborting, "three-voted-while-aborting",
+        "Duplicate PREPARE at a site that is carrying an abort out: the same vote; a no would acknowledge the abort.";
     ThreeNoForced, "three-no-forced", "A no is on the participant's disk before it is said.";
     ThreePrepareRefused, "three-prepare-refused",
         "A PREPARE that gives this participant no voice, or another's, is refused.",

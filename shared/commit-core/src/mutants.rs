@@ -195,7 +195,8 @@ mutants! {
 
     // ---- three-phase commit ----
     DecidesOnTimeout, "decides-on-timeout", Tests,
-        "A voting site whose patience ends decides by itself: commit if it has pre-committed, otherwise abort.";
+        "A site that has pre-committed commits when its patience ends.";
+    AbortsOnTimeout, "aborts-on-timeout", Tests, "A site that is waiting aborts when its patience ends.";
     PromiseNotForced, "promise-not-forced", Tests,
         "A site says that it has joined a ballot while that is on its way to the disk.";
     AcceptedNotMoved, "accepted-not-moved", Tests, "A site that moves does not keep in which ballot.";
@@ -224,6 +225,18 @@ mutants! {
     CoordinatorNotTold, "coordinator-not-told", Tests, "Who leads a termination tells its end to participants only.";
     ForgetAtQuorum, "forget-at-quorum", Tests,
         "A decision may be forgotten when a quorum has it on the disk, and not everybody.";
+
+    // ---- three-phase commit around the core ----
+    AnswersForAnotherSite, "answers-for-another-site", Tests,
+        "A coordinator answers orders that are meant for another coordinator or another witness.";
+    RestartLeadsNobody, "restart-leads-nobody", Tests,
+        "A coordinator that finds a vote in its log sets no timer for it.";
+    UndecidedNotTold, "undecided-not-told", Tests, "A caller waits for as long as a quorum is missing.";
+    WindowOfAllProtocols, "window-of-all-protocols", Tests,
+        "What has left the outcome window in one protocol has left it in the others.";
+    RequestOfAnyProtocol, "request-of-any-protocol", Tests, "The same work by another protocol is the same request.";
+    OnlyFirstPlace, "only-first-place", Tests, "A site is looked for in the likeliest place only.";
+    WitnessesNotTold, "witnesses-not-told", Tests, "Orders to witnesses are not sent.";
 
     // ---- the participant around its core ----
     StaleAnswerHeard, "stale-answer-heard", Tests, "An answer of a coordinator whose epoch is over is heard.";
@@ -262,6 +275,12 @@ mutants! {
 }
 
 impl Mutant {
+    /// Its bug is one of three-phase commit, and of nothing else.
+    #[must_use]
+    pub fn is_of_three_phase(self) -> bool {
+        (Self::DecidesOnTimeout..=Self::ForgetAtQuorum).contains(&self)
+    }
+
     /// The mutant of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Mutant> {

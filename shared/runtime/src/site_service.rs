@@ -41,6 +41,13 @@ pub trait SiteHost: Send + Sync + 'static {
 pub struct ReportTo(mpsc::UnboundedSender<FromSite>);
 
 impl ReportTo {
+    /// One that is not a call's, and where its report arrives.
+    #[must_use]
+    pub fn channel() -> (Self, mpsc::UnboundedReceiver<FromSite>) {
+        let (tell, reports) = mpsc::unbounded_channel();
+        (Self(tell), reports)
+    }
+
     /// Reports. Whoever has gone away asks again.
     pub fn send(self, report: FromSite) {
         let _ = self.0.send(report);

@@ -1,6 +1,9 @@
 //! What one run of the checker may do, and how often.
 
+use handfast_commit_core::id::Protocol;
+
 use crate::marks::Mark;
+use crate::network::Who;
 
 /// What the network may do to messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +26,20 @@ pub enum Disk {
     /// Forced records, and those before them, at once; the others whenever the disk likes. What a forced
     /// step does waits for its record, so that a crash between the two is the crash before the step.
     Prompt,
+    /// The coordinator's like [`Prompt`](Self::Prompt), those of participants like [`Slow`](Self::Slow).
+    PromptCoordinator,
+}
+
+impl Disk {
+    /// Forced records of this process are durable at once.
+    #[must_use]
+    pub fn is_prompt(self, who: Who) -> bool {
+        match self {
+            Self::Slow => false,
+            Self::Prompt => true,
+            Self::PromptCoordinator => who == Who::C,
+        }
+    }
 }
 
 /// What a participant's resource may answer to a prepare.
@@ -49,6 +66,8 @@ pub struct Party {
     pub slow: bool,
     /// How often its process may die.
     pub crashes: u8,
+    /// Three-phase commit: how many elections it may lead.
+    pub elections: u8,
 }
 
 impl Party {
@@ -59,6 +78,7 @@ impl Party {
         external: false,
         slow: false,
         crashes: 0,
+        elections: 0,
     };
 }
 
@@ -79,6 +99,8 @@ pub struct Budget {
     pub retries: u8,
     /// Requests to abort, by the client.
     pub aborts: u8,
+    /// Three-phase commit: elections that the coordinator may lead.
+    pub elections: u8,
     /// Times that the outcome window passes for all that has ended. Nobody repeats a request after that.
     pub expiries: u8,
 }
@@ -112,8 +134,16 @@ pub struct Bounds {
     pub name: &'static str,
     /// What it is for.
     pub what: &'static str,
+    /// Of the client's transactions.
+    pub protocol: Protocol,
+    /// Three-phase commit: everything begins when all have voted prepared and the coordinator has moved.
+    pub voted: bool,
+    /// The coordinator is gone when everything begins. What it has said may still arrive.
+    pub gone: bool,
     /// The participants.
     pub parties: Vec<Party>,
+    /// Three-phase commit: how many witnesses there are.
+    pub witnesses: usize,
     /// How messages travel.
     pub network: Network,
     /// When records become durable.
@@ -146,15 +176,31 @@ impl Bounds {
         let disk = match self.disk {
             Disk::Slow => "records durable one by one, whenever the disk likes",
             Disk::Prompt => "forced records durable at once, others whenever the disk likes",
+            Disk::PromptCoordinator => {
+                "a participant's records durable one by one, whenever the disk likes"
+            }
         };
         let crashing = self.parties.iter().filter(|party| party.crashes > 0).count();
         let mut parts = vec![format!("{} participants", self.parties.len()), network.to_owned()];
+        if self.protocol == Protocol::ThreePhase {
+            parts.insert(0, "three-phase commit".to_owned());
+        }
+        if self.witnesses > 0 {
+            parts.push(format!("witnesses: {}", self.witnesses));
+        }
+        if self.voted {
+            parts.push("everybody has voted".to_owned());
+        }
+        if self.gone {
+            parts.push("the coordinator is gone".to_owned());
+        }
         if self.interactive {
             parts.push("work done in sessions".to_owned());
         }
         parts.push(disk.to_owned());
-        let Budget { crashes, losses, repeats, cuts, early, retries, aborts, expiries } =
+        let Budget { crashes, losses, repeats, cuts, early, retries, aborts, elections, expiries } =
             self.budget;
+        let leading: u8 = self.parties.iter().map(|party| party.elections).sum();
         let returns = if self.returns { "" } else { ", for good" };
         for (count, text) in [
             (crashes, format!("crashes of the coordinator{returns}")),
@@ -165,6 +211,8 @@ impl Bounds {
             (early, "early timers".to_owned()),
             (retries, "requests repeated".to_owned()),
             (aborts, "requests to abort".to_owned()),
+            (elections, "elections led by the coordinator".to_owned()),
+            (leading, "elections led by participants".to_owned()),
             (expiries, "outcome windows passed".to_owned()),
         ] {
             if count > 0 {

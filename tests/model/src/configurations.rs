@@ -1,6 +1,8 @@
 //! The configurations that are checked, each to the end. What each is for, and why these are enough, is in
 //! the README.
 
+use handfast_commit_core::id::Protocol;
+
 use crate::bounds::{Bounds, Budget, Disk, Effort, Network, Party, Verdict};
 use crate::marks::Mark;
 
@@ -12,6 +14,7 @@ const NOTHING: Budget = Budget {
     early: 0,
     retries: 0,
     aborts: 0,
+    elections: 0,
     expiries: 0,
 };
 
@@ -22,7 +25,11 @@ fn bounds(name: &'static str, what: &'static str, parties: Vec<Party>, network: 
     Bounds {
         name,
         what,
+        protocol: Protocol::TwoPhase,
+        voted: false,
+        gone: false,
         parties,
+        witnesses: 0,
         network,
         disk: Disk::Slow,
         budget: NOTHING,
@@ -40,6 +47,7 @@ fn bounds(name: &'static str, what: &'static str, parties: Vec<Party>, network: 
 pub fn all() -> Vec<Bounds> {
     let mut all = calls();
     all.append(&mut links());
+    all.append(&mut three_phase());
     all
 }
 
@@ -342,5 +350,197 @@ fn links() -> Vec<Bounds> {
                 Network::Links,
             )
         },
+    ]
+}
+
+/// Three-phase commit: participants lead, and so does the coordinator when it comes back.
+fn three_phase() -> Vec<Bounds> {
+    let leads = Party { elections: 1, ..Party::YES };
+    let of = |bounds: Bounds| Bounds { protocol: Protocol::ThreePhase, ..bounds };
+    vec![
+        of(Bounds {
+            must_commit: true,
+            marks: &[Mark::Committed, Mark::Forgot],
+            states: 2_773,
+            ..bounds(
+                "three-phase",
+                "nothing goes wrong: it commits",
+                vec![Party::YES; 3],
+                Network::Once,
+            )
+        }),
+        of(Bounds {
+            marks: &[
+                Mark::Led,
+                Mark::LedToCommit,
+                Mark::LedToAbort,
+                Mark::Unvoted,
+                Mark::ToldByLeader,
+            ],
+            states: 5_423,
+            ..bounds(
+                "three-phase-one-leader",
+                "two participants, one of which leads at every moment",
+                vec![leads, Party::YES],
+                Network::Ever,
+            )
+        }),
+        of(Bounds {
+            disk: Disk::Prompt,
+            marks: &[
+                Mark::Committed,
+                Mark::Aborted,
+                Mark::LedToCommit,
+                Mark::LedToAbort,
+                Mark::Refused,
+                Mark::ToldByLeader,
+                Mark::Forgot,
+            ],
+            states: 36_453,
+            ..bounds(
+                "three-phase-two-leaders",
+                "two participants, both of which lead at every moment",
+                vec![leads; 2],
+                Network::Ever,
+            )
+        }),
+        of(Bounds {
+            budget: Budget { crashes: 1, elections: 1, ..NOTHING },
+            disk: Disk::Prompt,
+            marks: &[
+                Mark::Committed,
+                Mark::Aborted,
+                Mark::CoordinatorLed,
+                Mark::LedToCommit,
+                Mark::LedToAbort,
+                Mark::RestartDelivers,
+                Mark::RestartPresumes,
+                Mark::Refused,
+            ],
+            states: 21_469,
+            ..bounds(
+                "three-phase-coordinator-crash",
+                "the coordinator dies at every moment and leads when it is back, against a participant",
+                vec![leads, Party::YES],
+                Network::Ever,
+            )
+        }),
+        of(Bounds {
+            voted: true,
+            disk: Disk::PromptCoordinator,
+            marks: &[Mark::DoubtSurvives, Mark::LedToCommit, Mark::LedToAbort],
+            states: 67_340,
+            ..bounds(
+                "three-phase-promise",
+                "everybody has voted; one leads, and the other dies between its records and what waits for them",
+                vec![leads, CRASHES],
+                Network::Ever,
+            )
+        }),
+        of(Bounds {
+            disk: Disk::Prompt,
+            marks: &[Mark::VotedNo, Mark::ReadOnly, Mark::Committed, Mark::Aborted],
+            states: 5_487,
+            ..bounds(
+                "three-phase-votes",
+                "one that leads, one that may say no or may have only read",
+                vec![
+                    leads,
+                    Party { verdicts: &[Verdict::Yes, Verdict::No, Verdict::ReadOnly], ..SLOW },
+                ],
+                Network::Ever,
+            )
+        }),
+        of(Bounds {
+            budget: Budget { crashes: 1, elections: 1, retries: 1, ..NOTHING },
+            disk: Disk::Prompt,
+            voted: true,
+            marks: &[Mark::RetryJoins],
+            states: 2_645,
+            ..bounds(
+                "three-phase-retry",
+                "everybody has voted; the coordinator dies and the client repeats its request",
+                vec![Party::YES; 2],
+                Network::Ever,
+            )
+        }),
+        of(Bounds {
+            witnesses: 1,
+            disk: Disk::Prompt,
+            marks: &[Mark::LedToCommit, Mark::LedToAbort, Mark::Committed, Mark::Forgot],
+            states: 18_419,
+            ..bounds(
+                "three-phase-witness",
+                "two participants and a witness; one participant leads at every moment",
+                vec![leads, Party::YES],
+                Network::Ever,
+            )
+        }),
+        of(Bounds {
+            budget: Budget { crashes: 1, ..NOTHING },
+            returns: false,
+            disk: Disk::Prompt,
+            marks: &[Mark::Unvoted, Mark::LedToCommit, Mark::LedToAbort],
+            states: 2_839,
+            ..bounds(
+                "three-phase-alone",
+                "the coordinator dies at every moment and stays away: one of two participants leads",
+                vec![leads, Party::YES],
+                Network::Ever,
+            )
+        }),
+        of(Bounds {
+            voted: true,
+            gone: true,
+            returns: false,
+            marks: &[Mark::LedToCommit, Mark::LedToAbort, Mark::Refused],
+            states: 4_172,
+            ..bounds(
+                "three-phase-gone",
+                "the coordinator is gone when all have voted: two of three participants lead",
+                vec![leads, leads, Party::YES],
+                Network::Ever,
+            )
+        }),
+        of(Bounds {
+            disk: Disk::Prompt,
+            marks: &[Mark::DoubtSurvives, Mark::LedToCommit, Mark::LedToAbort, Mark::Refused],
+            effort: Effort::Full,
+            states: 150_503,
+            ..bounds(
+                "three-phase-participant-crash",
+                "two leaders, one of which dies at every moment",
+                vec![Party { crashes: 1, ..leads }, leads],
+                Network::Ever,
+            )
+        }),
+        of(Bounds {
+            disk: Disk::Prompt,
+            voted: true,
+            gone: true,
+            returns: false,
+            marks: &[Mark::LedToCommit, Mark::LedToAbort, Mark::Refused],
+            effort: Effort::Full,
+            states: 312_290,
+            ..bounds(
+                "three-phase-five-sites",
+                "the same with four participants: two sites can have moved, and a quorum not have heard of it",
+                vec![leads, leads, Party::YES, Party::YES],
+                Network::Ever,
+            )
+        }),
+        of(Bounds {
+            budget: Budget { crashes: 1, elections: 1, ..NOTHING },
+            disk: Disk::Prompt,
+            marks: &[Mark::Committed, Mark::Aborted, Mark::CoordinatorLed],
+            effort: Effort::Long,
+            states: 1_207_814,
+            ..bounds(
+                "three-phase-three-leaders",
+                "two participants lead, and the coordinator, which dies at every moment",
+                vec![leads; 2],
+                Network::Ever,
+            )
+        }),
     ]
 }

@@ -2,23 +2,38 @@
 
 use handfast_commit_core::id::{RequestId, TransactionId};
 use handfast_commit_core::message::{FromParticipant, Inquired, ToParticipant};
-use handfast_commit_core::record::{AbortCause, AbortReason, CoordinatorRecord, Ended, Request};
+use handfast_commit_core::record::{AbortCause, AbortReason, CoordinatorRecord, Decision, Ended};
 use handfast_commit_core::step::{Position, Step, Time};
+use handfast_commit_core::three_phase::SiteName;
 use handfast_commit_core::two_phase::Coordinator;
 use handfast_commit_core::two_phase::coordinator::{
     Action, Event, Identity, Input, Inquiry, Reply, Stored,
 };
+use handfast_commit_core::two_phase::participant::Via;
 
 use crate::bounds::Network;
 use crate::lies::Lie;
 use crate::log::Key;
 use crate::marks::Mark;
 use crate::network::{Body, Who};
+use crate::sites::is_three_phase;
 use crate::state::{Caller, Fact};
 use crate::world::{COORDINATOR_LOG, Next, Run, SLOT, World};
 
 const NO_REASON: AbortReason =
     AbortReason { cause: AbortCause::Presumed, participant: None, message: String::new() };
+
+/// What a record says of its transaction.
+fn outcome(record: &CoordinatorRecord) -> Option<Stored> {
+    let (committed, request) = match record {
+        CoordinatorRecord::Commit(commit) => (true, &commit.request),
+        CoordinatorRecord::Ended(ended) => (ended.outcome.is_ok(), &ended.request),
+        CoordinatorRecord::Decision(decision) => (decision.outcome.is_ok(), &decision.request),
+        _ => return None,
+    };
+    let (id, request) = (record.id(), request.clone());
+    Some(if committed { Stored::Committed { id, request } } else { Stored::Aborted })
+}
 
 impl Run<'_> {
     pub(crate) fn step_coordinator(&mut self, at: Time, input: Input<Caller>) {
@@ -36,7 +51,9 @@ impl Run<'_> {
     fn perform_coordinator(&mut self, step: Step<CoordinatorRecord, Action<Caller>>) {
         let Step { records, position, forced, gate, then, later, timers } = step;
         for mut record in records {
-            if let CoordinatorRecord::Ended(Ended { outcome: Err(reason), .. }) = &mut record {
+            if let CoordinatorRecord::Ended(Ended { outcome: Err(reason), .. })
+            | CoordinatorRecord::Decision(Decision { outcome: Err(reason), .. }) = &mut record
+            {
                 *reason = NO_REASON; // it is for people
             }
             self.say(|run| {
@@ -65,7 +82,7 @@ impl Run<'_> {
                 self.act_for_coordinator(action);
             }
         }
-        if self.syncs_at_once(forced) {
+        if forced && self.world.bounds.disk.is_prompt(Who::C) {
             while !self.state.coordinator.get().log.pending.is_empty() {
                 self.sync_coordinator();
             }
@@ -88,7 +105,13 @@ impl Run<'_> {
             Action::EndDurable { participant, id } => {
                 self.next.push_back(Next::Coordinator(Input::EndDurable { participant, id }));
             }
+            Action::Recorded { id } => {
+                self.next.push_back(Next::Coordinator(Input::Recorded { id }));
+            }
+            Action::Lead { to, message } => self.order(Who::C, to, message),
+            Action::Report { via, message, .. } => self.report(Who::C, via, message),
             Action::Note(event) => match event {
+                Event::Elects { .. } => self.coordinator_elects(),
                 Event::Alarm { participant, alarm, .. } => {
                     self.broken(format!("an alarm of the coordinator: {participant} {alarm}"));
                 }
@@ -97,9 +120,6 @@ impl Run<'_> {
                 }
                 _ => {}
             },
-            Action::Lead { .. } | Action::Report { .. } | Action::Recorded { .. } => {
-                unreachable!("every world has two phases")
-            }
         }
     }
 
@@ -135,6 +155,9 @@ impl Run<'_> {
             }
             ToParticipant::Abort { id } => {
                 let id = *id;
+                if is_three_phase(id) {
+                    self.claim(id, Fact { abort_sent: true, ..Fact::default() });
+                }
                 self.told_participant(id, Inquired::Abort);
             }
             ToParticipant::Answer { id, outcome } => {
@@ -144,10 +167,17 @@ impl Run<'_> {
                 let (id, outcome) = (*id, *outcome);
                 self.told_participant(id, outcome);
             }
+            ToParticipant::Forget { id } if is_three_phase(*id) => self.may_be_forgotten(*id),
             ToParticipant::Prepare(_) | ToParticipant::Forget { .. } => {}
         }
         let calls = self.world.bounds.network != Network::Links;
-        if calls && matches!(message, ToParticipant::Answer { .. } | ToParticipant::Forget { .. }) {
+        let no_call = match &message {
+            ToParticipant::Answer { .. } => true,
+            // Of one-phase commits, which are promised over links only.
+            ToParticipant::Forget { id } => !is_three_phase(*id),
+            _ => false,
+        };
+        if calls && no_call {
             return; // there is no such call; whoever is in doubt asks
         }
         if let Some(origin) = self.origin() {
@@ -190,6 +220,9 @@ impl Run<'_> {
         match reply {
             Reply::Outcome(outcome) => {
                 let committed = outcome.result.is_ok();
+                if committed && is_three_phase(outcome.id) {
+                    self.must_be_decided(outcome.id);
+                }
                 self.mark(if committed { Mark::Committed } else { Mark::Aborted });
                 self.state.client.told.insert((outcome.id, committed));
                 if let Some(attempt) = attempt.filter(|attempt| *attempt > 0) {
@@ -231,7 +264,14 @@ impl Run<'_> {
                 let abort_logged = !commit_logged;
                 self.claim(ended.id, Fact { commit_logged, abort_logged, ..Fact::default() });
             }
-            other => unreachable!("every world has two phases: {other:?}"),
+            CoordinatorRecord::Decision(decision) => {
+                let commit_logged = decision.outcome.is_ok();
+                let abort_logged = !commit_logged;
+                self.claim(decision.id, Fact { commit_logged, abort_logged, ..Fact::default() });
+            }
+            CoordinatorRecord::Voting(_)
+            | CoordinatorRecord::Witness(_)
+            | CoordinatorRecord::WitnessForgotten { .. } => {}
         }
         for action in actions {
             self.act_for_coordinator(action);
@@ -241,8 +281,9 @@ impl Run<'_> {
     pub(crate) fn crash_coordinator(&mut self) {
         self.state.budget.crashes -= 1;
         let host = self.state.coordinator.change();
-        let lost =
-            host.log.pending.iter().any(|record| matches!(record, CoordinatorRecord::Commit(_)));
+        let lost = host.log.pending.iter().any(|record| {
+            matches!(record, CoordinatorRecord::Commit(_) | CoordinatorRecord::Decision(_))
+        });
         host.core = None;
         host.timers.clear();
         host.log.crash();
@@ -271,14 +312,15 @@ impl Run<'_> {
         host.sequence = 0;
         let identity = Identity { slot: SLOT, epoch: host.epoch, incarnation: COORDINATOR_LOG };
         let mut core = Coordinator::new(identity, World::coordinator_config());
+        core.set_witnesses(self.world.witnesses.clone());
         for record in host.log.durable.values() {
-            if let CoordinatorRecord::Commit(commit) = record
-                && !blind
-            {
-                core.restore(commit.clone());
+            if !blind {
+                core.restore_record(record.clone());
             }
         }
+        let step = core.resume(Run::now(Time(0)));
         host.core = Some(core);
+        self.perform_coordinator(step);
     }
 
     /// What has ended is not remembered any more.
@@ -295,16 +337,7 @@ impl Run<'_> {
         if host.core.as_ref().is_none_or(|core| core.knows(id)) || self.lies(Lie::LooksNothingUp) {
             return None;
         }
-        Some(match host.log.durable.get(&Key::Transaction(id))? {
-            CoordinatorRecord::Commit(commit) => {
-                Stored::Committed { id, request: commit.request.clone() }
-            }
-            CoordinatorRecord::Ended(ended) if ended.outcome.is_ok() => {
-                Stored::Committed { id, request: ended.request.clone() }
-            }
-            CoordinatorRecord::Ended(_) => Stored::Aborted,
-            other => unreachable!("every world has two phases: {other:?}"),
-        })
+        outcome(host.log.durable.get(&Key::Transaction(id))?)
     }
 
     /// Of a client's request that is not running.
@@ -314,18 +347,15 @@ impl Run<'_> {
         if core.running_request(request).is_some() || self.lies(Lie::LooksNothingUp) {
             return None;
         }
-        let is_it =
-            |found: &Option<Request>| found.as_ref().is_some_and(|found| found.id == *request);
         // The attempt that committed, or else one that did not.
-        let found = |record: &CoordinatorRecord| match record {
-            CoordinatorRecord::Commit(commit) if is_it(&commit.request) => {
-                Some(Stored::Committed { id: commit.id, request: commit.request.clone() })
-            }
-            CoordinatorRecord::Ended(ended) if is_it(&ended.request) => Some(match ended.outcome {
-                Ok(()) => Stored::Committed { id: ended.id, request: ended.request.clone() },
-                Err(_) => Stored::Aborted,
-            }),
-            _ => None,
+        let found = |record: &CoordinatorRecord| {
+            let asked_for = match record {
+                CoordinatorRecord::Commit(commit) => &commit.request,
+                CoordinatorRecord::Ended(ended) => &ended.request,
+                CoordinatorRecord::Decision(decision) => &decision.request,
+                _ => &None,
+            };
+            asked_for.as_ref().filter(|asked| asked.id == *request).and_then(|_| outcome(record))
         };
         let records = || host.log.durable.values().filter_map(found);
         records().find(|stored| *stored != Stored::Aborted).or_else(|| records().next())
@@ -383,6 +413,15 @@ impl Run<'_> {
                 } else {
                     Input::Inquire { inquiry, stored, waiter: Caller::Inquirer(from, id) }
                 }
+            }
+            Body::Order(message) => {
+                let stored = self.stored(message.id);
+                let (from, via) =
+                    (SiteName::Participant(name), Via::Call(Caller::Leader(Who::P(from))));
+                Input::Led { from, message: *message, stored, via }
+            }
+            Body::Report(message) => {
+                Input::Reported { from: SiteName::Participant(name), message: *message }
             }
             Body::Hello(_)
             | Body::Command(..)

@@ -14,6 +14,8 @@ pub mod network;
 mod participant_host;
 pub mod properties;
 mod saturate;
+mod sites;
 pub mod state;
 mod story;
+mod witness_host;
 pub mod world;

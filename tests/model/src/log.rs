@@ -25,15 +25,11 @@ pub trait Record {
 
 impl Record for CoordinatorRecord {
     fn key(&self) -> Key {
-        match self {
-            Self::Commit(commit) => Key::Transaction(commit.id),
-            Self::Ended(ended) => Key::Transaction(ended.id),
-            other => unreachable!("every world has two phases: {other:?}"),
-        }
+        Key::Transaction(self.id())
     }
 
     fn deletes(&self) -> bool {
-        false
+        matches!(self, Self::WitnessForgotten { .. })
     }
 }
 
@@ -42,11 +38,12 @@ impl Record for ParticipantEntry {
         match &self.record {
             ParticipantRecord::Prepared(branch) => Key::Transaction(branch.id),
             ParticipantRecord::OnePhase(commit) => Key::Transaction(commit.id),
+            ParticipantRecord::Voted(branch) => Key::Transaction(branch.id),
+            ParticipantRecord::Decided(branch) => Key::Transaction(branch.id),
             ParticipantRecord::Finished { id, .. } | ParticipantRecord::Forgotten { id } => {
                 Key::Transaction(*id)
             }
             ParticipantRecord::SlotSeen { slot, .. } => Key::Slot(*slot),
-            other => unreachable!("every world has two phases: {other:?}"),
         }
     }
 

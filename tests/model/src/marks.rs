@@ -60,6 +60,14 @@ marks! {
     WorkLost = "a prepare finds that the work is gone, and the vote is no",
     DatabaseReleases = "a database's branch without a vote is aborted after a restart",
     EffectRepeated = "a database is asked to commit what it has committed",
+    Led = "a participant leads an election",
+    CoordinatorLed = "the coordinator leads an election",
+    LedToCommit = "a participant leads a transaction to its commit",
+    LedToAbort = "a participant leads a transaction to its abort",
+    Refused = "a site refuses a ballot below the one that it has joined",
+    Unvoted = "a site that does not know the transaction says that it will never vote",
+    ToldByLeader = "the coordinator is told the decision by a participant",
+    Forgot = "everybody may forget a decision that is on every disk",
 }
 
 /// Which marks have been reached.

@@ -7,7 +7,9 @@ use crate::bounds::Network;
 use crate::log::Log;
 use crate::network::{Bag, Link};
 use crate::properties;
-use crate::state::{Caller, Client, CoordinatorHost, Part, ParticipantHost, Resource, State};
+use crate::state::{
+    Caller, Client, CoordinatorHost, Part, ParticipantHost, Resource, State, WitnessHost,
+};
 use crate::world::{COORDINATOR_LOG, FIRST, Run, SLOT, World};
 use handfast_commit_core::step::TimerKey;
 use handfast_commit_core::two_phase::{Coordinator, Participant, coordinator};
@@ -17,8 +19,10 @@ impl World {
     fn first_state(&self) -> State {
         let identity =
             coordinator::Identity { slot: SLOT, epoch: FIRST, incarnation: COORDINATOR_LOG };
+        let mut core = Coordinator::new(identity, World::coordinator_config());
+        core.set_witnesses(self.witnesses.clone());
         let coordinator = CoordinatorHost {
-            core: Some(Coordinator::new(identity, World::coordinator_config())),
+            core: Some(core),
             log: Log::default(),
             timers: BTreeSet::new(),
             epoch: FIRST,
@@ -33,11 +37,15 @@ impl World {
             timers: BTreeSet::new(),
             resource: Resource::default(),
             crashes: self.bounds.parties[number].crashes,
+            elections: self.bounds.parties[number].elections,
         };
         let count = self.names.len();
         State {
             coordinator: Part::new(coordinator),
             participants: (0..count).map(|number| Part::new(participant(number))).collect(),
+            witnesses: (0..self.witnesses.len())
+                .map(|number| Part::new(WitnessHost::new(number)))
+                .collect(),
             bag: Bag::default(),
             links: vec![Link::default(); count],
             client: Client::default(),
@@ -108,13 +116,19 @@ impl World {
             if !self.ever() {
                 actions.push(Action::CoordinatorTimer(key.clone(), Moment::Repeat));
             }
-            if let TimerKey::Transaction(_) = key {
-                actions.push(Action::CoordinatorTimer(key.clone(), Moment::Late));
+            if let TimerKey::Transaction(id) = key {
+                let moment = match self.coordinator_may_lead(state, *id) {
+                    Some(false) => continue,
+                    Some(true) => Moment::Repeat,
+                    None => Moment::Late,
+                };
+                actions.push(Action::CoordinatorTimer(key.clone(), moment));
             }
         }
         for (number, host) in state.participants.iter().enumerate() {
             let host = host.get();
-            actions.extend(host.timers.iter().map(|id| Action::Timer(number, *id)));
+            let timers = host.timers.iter().filter(|id| host.may_run_out(**id));
+            actions.extend(timers.map(|id| Action::Timer(number, *id)));
             // What a participant has not been told in this session, it is told in the next.
             let keeps = |core: &Participant<Caller>| {
                 core.open_branches().any(|branch| branch.one_phase.is_some())

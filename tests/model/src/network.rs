@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use handfast_commit_core::id::{Incarnation, TransactionId};
-use handfast_commit_core::message::{FromParticipant, Inquired, ToParticipant};
+use handfast_commit_core::message::{FromParticipant, FromSite, Inquired, ToParticipant, ToSite};
 use handfast_commit_core::two_phase::coordinator::OnePhaseReport;
 use handfast_commit_core::two_phase::participant::Origin;
 
@@ -16,6 +16,8 @@ pub enum Who {
     C,
     /// A participant, by its number from 0.
     P(usize),
+    /// A witness, by its number from 0.
+    W(usize),
 }
 
 /// A message on its way.
@@ -48,6 +50,10 @@ pub enum Body {
     PeerInquiry(TransactionId),
     /// The answer to that.
     PeerAnswered(TransactionId, Inquired),
+    /// Of whoever leads a three-phase transaction.
+    Order(ToSite),
+    /// The answer to that.
+    Report(FromSite),
 }
 
 /// A hash that is the same in every run.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use handfast_commit_core::id::TransactionId;
 use handfast_commit_core::message::{FromParticipant, Inquired, ToParticipant, Vote};
-use handfast_commit_core::record::{ParticipantEntry, ParticipantRecord};
+use handfast_commit_core::record::{DecidedBranch, ParticipantEntry, ParticipantRecord};
 use handfast_commit_core::step::{Position, Step, Time, TimerKey};
 use handfast_commit_core::two_phase::coordinator::OnePhaseReport;
 use handfast_commit_core::two_phase::participant::{
@@ -14,6 +14,7 @@ use crate::bounds::{Network, Verdict};
 use crate::lies::Lie;
 use crate::marks::Mark;
 use crate::network::{Body, Who};
+use crate::sites::is_three_phase;
 use crate::state::Caller;
 use crate::world::{Next, Run, World};
 
@@ -62,7 +63,7 @@ impl Run<'_> {
                 self.act_for_participant(number, action);
             }
         }
-        if self.syncs_at_once(forced) {
+        if forced && self.world.bounds.disk.is_prompt(Who::P(number)) {
             while !self.state.participants[number].get().log.pending.is_empty() {
                 self.sync_participant(number);
             }
@@ -139,11 +140,15 @@ impl Run<'_> {
                 self.post(Who::P(number), Who::P(asker), Body::PeerAnswered(id, outcome));
             }
             Action::AnswerPeer { .. } | Action::AnswerTouch { .. } => {}
+            Action::Lead { to, message, .. } => self.order(Who::P(number), to, message),
+            Action::Report { via, message } => self.report(Who::P(number), via, message),
             Action::Note(event) => match event {
                 Event::Alarm { alarm, .. } => {
                     self.broken(format!("an alarm of p{}: {alarm}", number + 1));
                 }
                 Event::Blocked { .. } => self.mark(Mark::Blocked),
+                Event::Elects { .. } => self.participant_elects(number),
+                Event::Terminated { id, committed } => self.terminated(id, committed),
                 Event::Ended { id, ending, was_prepared } => {
                     let resource = &mut self.state.participants[number].change().resource;
                     match ending {
@@ -156,14 +161,8 @@ impl Run<'_> {
                         _ => {}
                     }
                 }
-                Event::Prepared { .. }
-                | Event::ResourceFailed { .. }
-                | Event::Elects { .. }
-                | Event::Terminated { .. } => {}
+                Event::Prepared { .. } | Event::ResourceFailed { .. } => {}
             },
-            Action::Lead { .. } | Action::Report { .. } => {
-                unreachable!("every world has two phases")
-            }
         }
     }
 
@@ -191,11 +190,12 @@ impl Run<'_> {
         let id = match &entry.record {
             ParticipantRecord::Prepared(branch) => Some(branch.id),
             ParticipantRecord::OnePhase(commit) => Some(commit.id),
+            ParticipantRecord::Voted(branch) => Some(branch.id),
+            ParticipantRecord::Decided(branch) => Some(branch.id),
             ParticipantRecord::Finished { id, .. } | ParticipantRecord::Forgotten { id } => {
                 Some(*id)
             }
             ParticipantRecord::SlotSeen { .. } => None,
-            other => unreachable!("every world has two phases: {other:?}"),
         };
         if let Some(id) = id {
             for (key, value) in &entry.changes {
@@ -210,8 +210,14 @@ impl Run<'_> {
                 }
             }
         }
-        if let ParticipantRecord::Finished { id, committed: false } = entry.record {
-            resource.aborted.insert(id);
+        match entry.record {
+            ParticipantRecord::Finished { id, committed: false } => {
+                resource.aborted.insert(id);
+            }
+            ParticipantRecord::Decided(DecidedBranch { id, committed: false, .. }) => {
+                resource.aborted.insert(id);
+            }
+            _ => {}
         }
         for action in actions {
             self.act_for_participant(number, action);
@@ -241,7 +247,11 @@ impl Run<'_> {
         let host = self.state.participants[number].change();
         let mut core = Participant::new(World::incarnation(number), config);
         for entry in host.log.durable.values() {
-            if !(forgets && matches!(entry.record, ParticipantRecord::Prepared(_))) {
+            let vote = matches!(
+                entry.record,
+                ParticipantRecord::Prepared(_) | ParticipantRecord::Voted(_)
+            );
+            if !(forgets && vote) {
                 core.restore(entry.record.clone());
             }
         }
@@ -272,6 +282,9 @@ impl Run<'_> {
             let input = Input::Answer { id, outcome: Inquired::Abort };
             return self.step_participant(number, Time(0), input);
         }
+        if is_three_phase(id) && in_doubt {
+            return self.lead(number, id);
+        }
         // Late enough for everything that a timer may stand for.
         self.step_participant(number, Time(2), Input::Timer(id));
     }
@@ -281,7 +294,7 @@ impl Run<'_> {
     fn call_resource(&mut self, number: usize, id: TransactionId, call: ResourceCall) {
         let party = self.world.bounds.parties[number];
         match &call {
-            ResourceCall::Cancel | ResourceCall::Finished(_) => return,
+            ResourceCall::Cancel | ResourceCall::PreCommit | ResourceCall::Finished(_) => return,
             _ => {}
         }
         let chooses = matches!(call, ResourceCall::Prepare { .. }) && party.verdicts.len() > 1;
@@ -312,7 +325,6 @@ impl Run<'_> {
                     ResourceResult::Prepared { result: Bytes::new(), changes }
                 }
             },
-            ResourceCall::PreCommit => unreachable!("every world has two phases"),
             ResourceCall::Commit if external => {
                 let first = resource.holds.remove(&id);
                 if first {
@@ -336,7 +348,7 @@ impl Run<'_> {
                     if resource.holds.remove(&id) && !external { vec![held] } else { vec![] };
                 ResourceResult::Done { changes }
             }
-            ResourceCall::Cancel | ResourceCall::Finished(_) => return,
+            ResourceCall::Cancel | ResourceCall::PreCommit | ResourceCall::Finished(_) => return,
         };
         if external {
             resource.holds_durably.clone_from(&resource.holds);
@@ -398,7 +410,9 @@ impl Run<'_> {
                     }
                     ToParticipant::Abort { id } => Input::Abort { id, origin, via },
                     ToParticipant::Forget { id } => {
-                        self.mark(Mark::Forgotten);
+                        if !is_three_phase(id) {
+                            self.mark(Mark::Forgotten);
+                        }
                         Input::Forget { id, origin }
                     }
                     ToParticipant::Answer { id, outcome } => {
@@ -432,6 +446,13 @@ impl Run<'_> {
                 let Who::P(peer) = from else { return };
                 let peer = self.world.names[peer].clone();
                 Input::PeerAnswer { id: *id, peer, outcome: *outcome }
+            }
+            Body::Order(message) => {
+                let via = Via::Call(Caller::Leader(from));
+                Input::Led { from: self.world.site(from), message: *message, via }
+            }
+            Body::Report(message) => {
+                Input::Reported { from: self.world.site(from), message: *message }
             }
             Body::Welcome(_) | Body::Answer(_) | Body::Inquiry(..) => return,
         };

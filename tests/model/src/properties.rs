@@ -4,10 +4,12 @@ use stateright::Property;
 
 use handfast_commit_core::id::TransactionId;
 use handfast_commit_core::record::{CoordinatorRecord, ParticipantRecord};
+use handfast_commit_core::three_phase::Standing;
 
 use crate::bounds::Verdict;
 use crate::log::Key;
 use crate::marks::Mark;
+use crate::sites::{is_excused, is_three_phase};
 use crate::state::{Fact, ParticipantHost, State};
 use crate::world::World;
 
@@ -72,11 +74,12 @@ fn valid(world: &World, state: &State) -> bool {
     let voted = |number: usize, id: TransactionId| {
         let host = state.participants[number].get();
         let resource = &host.resource;
-        let prepared = host
-            .log
-            .durable
-            .get(&Key::Transaction(id))
-            .is_some_and(|entry| matches!(entry.record, ParticipantRecord::Prepared(_)));
+        let prepared =
+            host.log.durable.get(&Key::Transaction(id)).is_some_and(|entry| match &entry.record {
+                ParticipantRecord::Prepared(_) | ParticipantRecord::Voted(_) => true,
+                ParticipantRecord::Decided(branch) => branch.committed,
+                _ => false,
+            });
         prepared || resource.effects.contains_key(&id)
     };
     let for_it = |id: TransactionId| {
@@ -90,10 +93,27 @@ fn valid(world: &World, state: &State) -> bool {
             let voters = commit.voters.iter().map(|(name, _)| world.number(name));
             voters.clone().all(|number| voted(number, commit.id)) && for_it(commit.id)
         }
-        CoordinatorRecord::Ended(_) => true,
-        other => unreachable!("every world has two phases: {other:?}"),
+        // Nobody moves towards commit before everybody has voted for it.
+        CoordinatorRecord::Voting(voting) => {
+            voting.site.standing == Standing::PreAborted
+                || moved_after_votes(state, voting.id, &for_it)
+        }
+        CoordinatorRecord::Decision(decision) => decision.outcome.is_err() || for_it(decision.id),
+        CoordinatorRecord::Ended(_)
+        | CoordinatorRecord::Witness(_)
+        | CoordinatorRecord::WitnessForgotten { .. } => true,
     });
     decided && state.client.attempts.iter().all(|id| !took_effect(state, *id) || for_it(*id))
+}
+
+/// The coordinator's move is written when every vote is in; afterwards some branch may have been aborted by a
+/// quorum that did not hear of the move.
+fn moved_after_votes(
+    state: &State,
+    id: TransactionId,
+    for_it: &impl Fn(TransactionId) -> bool,
+) -> bool {
+    for_it(id) || hosts(state).any(|host| host.resource.aborted.contains(&id))
 }
 
 /// The log or a message says aborted. After the outcome window only who has acknowledged a commit can still be
@@ -123,7 +143,12 @@ fn told(world: &World, state: &State) -> bool {
             return false;
         }
         if *committed {
-            let decided = fact.commit_logged || took_effect(state, *id) || only_read || read;
+            // What a quorum has moved to is looked at when the client is told.
+            let decided = fact.commit_logged
+                || took_effect(state, *id)
+                || only_read
+                || read
+                || is_three_phase(*id);
             decided && !aborted(state, *id) && !given_up(world, state, fact)
         } else {
             !took_effect(state, *id) && !fact.commit_logged && !fact.commit_sent
@@ -145,7 +170,9 @@ fn kept(state: &State) -> bool {
     log.durable.values().chain(&log.pending).all(|record| match record {
         CoordinatorRecord::Ended(ended) if ended.outcome.is_ok() => hosts(state).all(|host| {
             let in_doubt = host.log.durable.get(&Key::Transaction(ended.id));
-            !in_doubt.is_some_and(|entry| matches!(entry.record, ParticipantRecord::Prepared(_)))
+            !in_doubt.is_some_and(|entry| {
+                matches!(entry.record, ParticipantRecord::Prepared(_) | ParticipantRecord::Voted(_))
+            })
         }),
         _ => true,
     })
@@ -171,14 +198,17 @@ fn in_doubt(host: &ParticipantHost) -> bool {
 fn is_over(state: &State) -> bool {
     let coordinator = state.coordinator.get();
     let Some(core) = &coordinator.core else {
-        return true; // what may be open then is another property
+        // What may be open then is another property, where nobody else can end it.
+        return !state.client.attempts.iter().any(|id| is_three_phase(*id))
+            || !hosts(state).any(in_doubt);
     };
     let answered = (0..state.client.attempts.len()).all(|attempt| {
         state.client.answered.contains(&attempt) || state.client.cut_off.contains(&attempt)
     });
     let agree = state.client.attempts.iter().all(|id| {
         let fact = state.facts.get(id).copied().unwrap_or_default();
-        let committed = fact.commit_logged || took_effect(state, *id);
+        let told = state.client.told.contains(&(*id, true));
+        let committed = fact.commit_logged || took_effect(state, *id) || told;
         hosts(state).all(|host| {
             let resource = &host.resource;
             let reads = resource.read_only.contains(id);
@@ -186,9 +216,12 @@ fn is_over(state: &State) -> bool {
         })
     });
     let delivered = coordinator.log.durable.values().all(|record| match record {
-        CoordinatorRecord::Commit(_) => false,
-        CoordinatorRecord::Ended(_) => true,
-        other => unreachable!("every world has two phases: {other:?}"),
+        CoordinatorRecord::Commit(_)
+        | CoordinatorRecord::Voting(_)
+        | CoordinatorRecord::Decision(_) => false,
+        CoordinatorRecord::Ended(_)
+        | CoordinatorRecord::Witness(_)
+        | CoordinatorRecord::WitnessForgotten { .. } => true,
     });
     let released = hosts(state).all(|host| host.resource.holds.is_empty() && !in_doubt(host));
     core.undecided() == 0 && core.undelivered() == 0 && delivered && answered && agree && released
@@ -198,7 +231,7 @@ fn ends(world: &World, state: &State) -> bool {
     if state.broken.is_some() || !may_rest(world, state) {
         return true;
     }
-    if is_over(state) {
+    if is_over(state) || is_excused(world, state) {
         world.graph.over(state);
         return true;
     }
@@ -241,7 +274,7 @@ pub fn sometimes(mark: Mark) -> Property<World> {
     }
     let condition: fn(&World, &State) -> bool = by_number!(
         0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34
-        35 36 37 38 39
+        35 36 37 38 39 40 41 42 43 44 45 46 47 48 49
     );
     Property::sometimes(mark.text(), condition)
 }

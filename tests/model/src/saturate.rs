@@ -55,6 +55,7 @@ impl Run<'_> {
             let receiver = |state: &State, who: Who| match who {
                 Who::C => state.coordinator.hash(),
                 Who::P(number) => state.participants[number].hash(),
+                Who::W(number) => state.witnesses[number].hash(),
             };
             let Some((key, envelope)) = self.state.bag.untried(|who| receiver(&self.state, who))
             else {
@@ -116,7 +117,7 @@ impl Run<'_> {
                 let timers: Vec<_> = host.timers.iter().copied().collect();
                 for id in timers {
                     if self.is_in_doubt(number, id) {
-                        self.participant_timer(number, id);
+                        self.ask_again(number, id);
                     }
                 }
                 self.settle();
@@ -138,6 +139,7 @@ impl Run<'_> {
     }
 
     fn drop_dead_messages(&mut self) {
+        self.drop_dead_talk();
         let State { coordinator, participants, bag, .. } = &mut self.state;
         let coordinator = coordinator.get();
         bag.retain(|envelope| match (&envelope.body, envelope.to) {
@@ -145,8 +147,10 @@ impl Run<'_> {
             // a late vote gets no answer by a call.
             (Body::Answer(message), Who::C) => {
                 let id = message.id();
-                let decided = |record: &CoordinatorRecord| {
-                    matches!(record, CoordinatorRecord::Commit(commit) if commit.id == id)
+                let decided = |record: &CoordinatorRecord| match record {
+                    CoordinatorRecord::Commit(commit) => commit.id == id,
+                    CoordinatorRecord::Decision(decision) => decision.id == id,
+                    _ => false,
                 };
                 coordinator.core.as_ref().is_none_or(|core| core.knows(id))
                     || coordinator.log.durable.values().any(decided)
@@ -155,13 +159,16 @@ impl Run<'_> {
             // Nor is a branch in doubt again that has its end on its disk.
             (Body::InquiryAnswered(id, _) | Body::PeerAnswered(id, _), Who::P(number)) => {
                 let host = participants[number].get();
-                let in_doubt = |record: &ParticipantRecord| {
-                    matches!(record, ParticipantRecord::Prepared(branch) if branch.id == *id)
+                let in_doubt = |record: &ParticipantRecord| match record {
+                    ParticipantRecord::Prepared(branch) => branch.id == *id,
+                    ParticipantRecord::Voted(branch) => branch.id == *id,
+                    _ => false,
                 };
                 let durable = host.log.durable.get(&Key::Transaction(*id));
-                let open = host.core.as_ref().is_some_and(|core| {
-                    core.open_branches().any(|branch| branch.id == *id)
-                });
+                let open = host
+                    .core
+                    .as_ref()
+                    .is_some_and(|core| core.open_branches().any(|branch| branch.id == *id));
                 open || durable.is_none_or(|entry| in_doubt(&entry.record))
             }
             _ => true,

@@ -13,7 +13,7 @@ use handfast_commit_core::two_phase::{Coordinator, Participant, coordinator, par
 
 use crate::bounds::Budget;
 use crate::log::Log;
-use crate::network::{Bag, Link, hash_of};
+use crate::network::{Bag, Link, Who, hash_of};
 
 /// Through whom a state machine is asked, and answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,6 +28,8 @@ pub enum Caller {
     Peer(usize, TransactionId),
     /// The coordinator of this epoch, which calls. The answer dies with its process.
     Coordinator(Epoch),
+    /// Whoever leads a three-phase transaction.
+    Leader(Who),
 }
 
 /// The coordinator's process and its disk.
@@ -58,6 +60,17 @@ pub struct ParticipantHost {
     pub resource: Resource,
     /// Crashes that are left.
     pub crashes: u8,
+    /// Elections that are left.
+    pub elections: u8,
+}
+
+/// A witness of three-phase commit and its disk. It does not die: what it answers with is durable.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct WitnessHost {
+    /// A coordinator's process in that role.
+    pub core: Coordinator<Caller>,
+    /// Its log.
+    pub log: Log<CoordinatorRecord, coordinator::Action<Caller>>,
 }
 
 /// The resource of a participant, and what became of its data.
@@ -166,6 +179,8 @@ pub struct State {
     pub coordinator: Part<CoordinatorHost>,
     /// The participants.
     pub participants: Vec<Part<ParticipantHost>>,
+    /// The witnesses.
+    pub witnesses: Vec<Part<WitnessHost>>,
     /// Calls on their way.
     pub bag: Bag,
     /// Links, one for each participant. With calls only what the coordinator believes matters.
@@ -188,6 +203,7 @@ impl State {
         let all = (
             &self.coordinator,
             &self.participants,
+            &self.witnesses,
             &self.bag,
             &self.links,
             &self.client,

@@ -171,6 +171,8 @@ impl World {
             Body::InquiryAnswered(id, outcome) | Body::PeerAnswered(id, outcome) => {
                 answer(state, *id, *outcome)
             }
+            Body::Order(message) => format!("{} {:?}", name(state, message.id), message.order),
+            Body::Report(message) => format!("{} {:?}", name(state, message.id), message.report),
         };
         format!("{} → {}: {body}", who(envelope.from), who(envelope.to))
     }
@@ -186,7 +188,17 @@ impl World {
                 let outcome = if ended.outcome.is_ok() { "committed" } else { "aborted" };
                 format!("ENDED {} {outcome}", name(state, ended.id))
             }
-            other => unreachable!("every world has two phases: {other:?}"),
+            CoordinatorRecord::Voting(voting) => {
+                format!("VOTING {} {:?}", name(state, voting.id), voting.site)
+            }
+            CoordinatorRecord::Decision(decision) => {
+                let outcome = if decision.outcome.is_ok() { "commit" } else { "abort" };
+                format!("DECISION {} {outcome}", name(state, decision.id))
+            }
+            CoordinatorRecord::Witness(witness) => {
+                format!("WITNESS {} {:?}", name(state, witness.id), witness.state)
+            }
+            CoordinatorRecord::WitnessForgotten { id } => format!("FORGOTTEN {}", name(state, *id)),
         }
     }
 
@@ -202,11 +214,17 @@ impl World {
             ParticipantRecord::OnePhase(commit) => {
                 format!("COMMITTED IN ONE PHASE {}", name(state, commit.id))
             }
+            ParticipantRecord::Voted(branch) => {
+                format!("VOTED {} {:?}", name(state, branch.id), branch.site)
+            }
+            ParticipantRecord::Decided(branch) => {
+                let outcome = if branch.committed { "committed" } else { "aborted" };
+                format!("DECIDED {} {outcome}", name(state, branch.id))
+            }
             ParticipantRecord::Forgotten { id } => format!("FORGOTTEN {}", name(state, *id)),
             ParticipantRecord::SlotSeen { epoch, lowest_live, .. } => {
                 format!("SEEN epoch {}, from {} on", epoch.0, lowest_live.0)
             }
-            other => unreachable!("every world has two phases: {other:?}"),
         }
     }
 
@@ -227,6 +245,7 @@ fn who(who: Who) -> String {
     match who {
         Who::C => "C".to_owned(),
         Who::P(number) => format!("p{}", number + 1),
+        Who::W(number) => format!("w{}", number + 1),
     }
 }
 

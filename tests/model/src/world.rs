@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use handfast_commit_core::id::{
-    Epoch, Incarnation, ParticipantName, Protocol, Sequence, Slot, TransactionId,
+    Epoch, Incarnation, ParticipantName, Sequence, Slot, TransactionId,
 };
-use handfast_commit_core::message::{FromParticipant, Inquired, Vote};
+use handfast_commit_core::message::{FromParticipant, FromSite, Inquired, Report, Vote};
 use handfast_commit_core::step::{Now, Time, TimerKey};
+use handfast_commit_core::three_phase::Witness;
 use handfast_commit_core::two_phase::{Coordinator, coordinator, participant};
 
 use crate::action::{Action, Moment};
-use crate::bounds::{Bounds, Disk, Network};
+use crate::bounds::{Bounds, Network};
 use crate::graph::Graph;
 use crate::lies::Lie;
 use crate::marks::{Mark, Reached};
@@ -36,6 +37,8 @@ pub struct World {
     pub reached: Reached,
     /// The participants' names.
     pub names: Vec<ParticipantName>,
+    /// The witnesses.
+    pub witnesses: Vec<Witness>,
     pub(crate) tried: Tried,
     pub(crate) graph: Graph,
 }
@@ -50,8 +53,14 @@ impl World {
         let names = (1..=bounds.parties.len())
             .filter_map(|number| format!("p{number}").parse().ok())
             .collect();
+        let witness = |number| {
+            let name = format!("w{number}").parse().ok()?;
+            Some(Witness { name, endpoint: String::new() })
+        };
+        let witnesses = (1..=bounds.witnesses).filter_map(witness).collect();
         Self {
             bounds,
+            witnesses,
             lie: None,
             reached: Reached::default(),
             names,
@@ -117,6 +126,9 @@ impl World {
                 .unwrap_or_default();
             run.broken(format!("an assertion failed: {text}"));
         }
+        if run.forbidden {
+            return None;
+        }
         run.finish();
         if self.ever() && run.state.broken.is_none() {
             run.saturate(state);
@@ -149,6 +161,8 @@ pub(crate) struct Run<'a> {
     pub(crate) told: bool,
     tells: bool,
     pub(crate) lines: Vec<String>,
+    /// An election that the budget does not allow: this step is none of the model's.
+    pub(crate) forbidden: bool,
 }
 
 impl<'a> Run<'a> {
@@ -162,6 +176,7 @@ impl<'a> Run<'a> {
             told: false,
             tells,
             lines: Vec::new(),
+            forbidden: false,
         }
     }
 
@@ -199,6 +214,14 @@ impl<'a> Run<'a> {
                 core.canonical(durable, once);
             }
             self.state.coordinator.rehash();
+        }
+        for host in &mut self.state.witnesses {
+            if host.is_changed() {
+                let changed = host.change();
+                let durable = changed.log.rebase();
+                changed.core.canonical(durable, once);
+                host.rehash();
+            }
         }
         for host in &mut self.state.participants {
             if host.is_changed() {
@@ -247,6 +270,15 @@ impl<'a> Run<'a> {
     /// The same answer to the same question is on its way already, from somebody else: who says it makes
     /// no difference. Kept is the one of the first of them, the coordinator before the peers.
     fn is_answered(&mut self, envelope: &Envelope) -> bool {
+        if let Body::Report(FromSite { report: Report::Known { .. }, .. }) = envelope.body {
+            let same = |other: &Envelope| other.to == envelope.to && other.body == envelope.body;
+            let before = |other: &Envelope| other.from <= envelope.from;
+            let known = self.state.bag.any(|other| same(other) && before(other));
+            if !known {
+                self.state.bag.retain(|other| !same(other));
+            }
+            return known;
+        }
         let (Body::InquiryAnswered(id, outcome) | Body::PeerAnswered(id, outcome)) = envelope.body
         else {
             return false;
@@ -328,22 +360,24 @@ impl<'a> Run<'a> {
             Action::Connect(number) => {
                 self.state.links[*number].known = true;
                 let participant = self.world.names[*number].clone();
-                let one_phase_commits = Vec::new();
                 let incarnation = World::incarnation(*number);
+                let one_phase_commits = Vec::new();
                 let input =
                     coordinator::Input::Connected { participant, incarnation, one_phase_commits };
                 self.step_coordinator(Time(0), input);
             }
             Action::SyncCoordinator => {
                 self.sync_coordinator();
-                while self.syncs_all() && !self.state.coordinator.get().log.pending.is_empty() {
+                let prompt = self.world.bounds.disk.is_prompt(Who::C);
+                while prompt && !self.state.coordinator.get().log.pending.is_empty() {
                     self.sync_coordinator();
                 }
             }
             Action::Sync(number) => {
                 self.sync_participant(*number);
                 let log = |run: &Self| run.state.participants[*number].get().log.pending.is_empty();
-                while self.syncs_all() && !log(self) {
+                let prompt = self.world.bounds.disk.is_prompt(Who::P(*number));
+                while prompt && !log(self) {
                     self.sync_participant(*number);
                 }
             }
@@ -420,6 +454,8 @@ impl<'a> Run<'a> {
         match (envelope.from, envelope.to) {
             (Who::P(from), Who::C) => self.deliver_to_coordinator(from, &envelope.body, over_link),
             (from, Who::P(to)) => self.deliver_to_participant(from, to, &envelope.body, over_link),
+            (from, Who::W(to)) => self.deliver_to_witness(from, to, &envelope.body),
+            (Who::W(from), Who::C) => self.witness_reports(from, &envelope.body),
             (Who::C, Who::C) => {}
         }
     }
@@ -450,6 +486,13 @@ impl<'a> Run<'a> {
             self.execute();
         }
         self.settle();
+        if self.world.bounds.voted {
+            self.collect_votes();
+        }
+        if self.world.bounds.gone {
+            self.state.budget.crashes += 1;
+            self.crash_coordinator();
+        }
     }
 
     /// The client begins, has all participants do some work, and commits.
@@ -478,7 +521,7 @@ impl<'a> Run<'a> {
         let host = self.state.coordinator.change();
         host.sequence += 1;
         let (epoch, sequence) = (host.epoch, Sequence(host.sequence));
-        let id = TransactionId::new(SLOT, Protocol::TwoPhase, epoch, sequence);
+        let id = TransactionId::new(SLOT, self.world.bounds.protocol, epoch, sequence);
         self.state.client.attempts.push(id);
         id
     }
@@ -509,15 +552,6 @@ impl<'a> Run<'a> {
         let (waiter, terms) = (Self::waiter(attempt), Self::terms());
         let execute = coordinator::Execute { id, branches, terms, request, stored, waiter };
         self.step_coordinator(Time(0), coordinator::Input::Execute(execute));
-    }
-
-    fn syncs_all(&self) -> bool {
-        self.world.bounds.disk == Disk::Prompt
-    }
-
-    /// True when a step's records go to the disk with it.
-    pub(crate) fn syncs_at_once(&self, forced: bool) -> bool {
-        forced && self.world.bounds.disk == Disk::Prompt
     }
 
     /// Who speaks for the coordinator.

@@ -15,12 +15,14 @@ const TESTS: &[(&str, &str)] = &[
     ("handfast-commit-core", "scenarios"),
     ("handfast-commit-core", "lib"),
     ("handfast-runtime", "lib"),
+    ("handfast-runtime", "sites"),
     ("handfast-journal", "lib"),
     ("handfast-journal", "memory_contract"),
     ("handfast-journal", "memory_faults"),
     ("handfast-journal", "log_writer"),
     ("handfast-coordinator", "lib"),
     ("handfast-coordinator", "engine"),
+    ("handfast-coordinator", "three_phase"),
     ("handfast-participant", "lib"),
     ("handfast-journal", "rocks_contract"),
     ("handfast-journal", "rocks_folder"),
@@ -159,7 +161,14 @@ fn runs(programs: &Programs, layer: Layer) -> anyhow::Result<Vec<Run>> {
     match layer {
         Layer::Tests => TESTS.iter().map(|(package, target)| test(package, target)).collect(),
         Layer::Random => Ok(vec![test("handfast-commit-core", "random")?]),
-        Layer::Model => all_of("handfast-model"),
+        Layer::Model => {
+            // Those of a minute as well: some bugs need a site more than the quick ones have.
+            let mut runs = all_of("handfast-model")?;
+            for run in &mut runs {
+                run.environment.push(("HANDFAST_MODEL", "full".to_owned()));
+            }
+            Ok(runs)
+        }
         Layer::Simulator => match programs.program("handfast-simulate") {
             Some(program) => Ok(vec![Run {
                 name: "simulate".to_owned(),

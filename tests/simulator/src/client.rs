@@ -1,7 +1,7 @@
 //! The clients: what they want, what they ask, and what they make of the answers.
 
 use bytes::Bytes;
-use handfast_commit_core::id::TransactionId;
+use handfast_commit_core::id::{Protocol, TransactionId};
 use handfast_commit_core::two_phase::coordinator::Reply;
 use handfast_history::Ticket;
 use handfast_wire::v1::key_value_operation::Operation;
@@ -29,13 +29,18 @@ pub enum Ask {
     Execute {
         /// The client's name for it.
         request: String,
+        /// How it is committed.
+        protocol: Protocol,
         /// Who does what.
         branches: Vec<(usize, KeyValueWork)>,
         /// Answer when everybody has applied it.
         applied: bool,
     },
     /// Begin an interactive transaction.
-    Begin,
+    Begin {
+        /// How it will be committed.
+        protocol: Protocol,
+    },
     /// Commit it.
     Commit {
         /// Which.
@@ -101,6 +106,8 @@ pub struct Plan {
     pub registers: Vec<Write>,
     /// One step after the other.
     pub interactive: bool,
+    /// Committed in three phases.
+    pub three_phase: bool,
 }
 
 /// Where a client stands.
@@ -203,7 +210,8 @@ impl Plan {
             at -= swarm.mix[kind];
             kind += 1;
         }
-        let mut plan = Plan { interactive: kind == 3, ..Plan::default() };
+        let three_phase = swarm.three_phase > random.below(100);
+        let mut plan = Plan { interactive: kind == 3, three_phase, ..Plan::default() };
         let registers = |random: &mut Random, plan: &mut Plan, writes: bool, value: &mut u64| {
             for _ in 0..random.between(1, 3) {
                 let participant = random.index(swarm.participants);
@@ -234,6 +242,12 @@ impl Plan {
             }
         }
         plan
+    }
+
+    /// How it is committed.
+    #[must_use]
+    pub fn protocol(&self) -> Protocol {
+        if self.three_phase { Protocol::ThreePhase } else { Protocol::TwoPhase }
     }
 
     /// Whether it changes anything.

@@ -1,4 +1,5 @@
-//! The coordinator's process: the production shards, driver, log writer and recovery on a simulated disk.
+//! The coordinator's process: the production shards, driver, log writer and recovery on a simulated disk. A witness
+//! is such a process, too.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -6,7 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use handfast_commit_core::id::{ParticipantName, Slot};
+use handfast_commit_core::message::FromSite;
 use handfast_commit_core::step::{Now, Time};
+use handfast_commit_core::three_phase::Witness;
 use handfast_commit_core::two_phase::Coordinator as Core;
 use handfast_commit_core::two_phase::coordinator::{Config, Identity, Reply};
 use handfast_commit_core::two_phase::participant::Origin;
@@ -15,18 +18,19 @@ use handfast_coordinator::reply_to::ReplyTo;
 use handfast_coordinator::shard::{CoordinatorShard, Sequences, ShardAction, ShardInput};
 use handfast_coordinator::store::{Store, StoreError};
 use handfast_journal::{
-    Flush, JournalError, Kind, LogHandle, LogWriter, MemoryDisk, MemoryJournal, Submission, Turn,
-    WriterOptions,
+    Flush, Journal, JournalError, Kind, LogHandle, LogWriter, MemoryDisk, MemoryJournal, Reader,
+    Submission, Turn, WriterOptions,
 };
 use handfast_runtime::driver::{Driver, Gated, Machine};
-use tokio::sync::oneshot;
+use handfast_runtime::site_service::ReportTo;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::client::CallId;
-use crate::event::Life;
+use crate::event::{Life, Site};
 use crate::outbox::Outbox;
 use crate::swarm::Swarm;
 
-/// The one slot of the world.
+/// The slot of all transactions.
 pub const SLOT: Slot = Slot(7);
 
 /// A clock: runs at its own rate, and its wall face may be set.
@@ -121,6 +125,8 @@ pub struct Running {
     pub log: LogHandle<Completion>,
     /// Its log, to read.
     pub store: Store,
+    /// The same, record by record.
+    pub reader: Arc<dyn Reader>,
     /// The ids it gives out.
     pub sequences: Arc<Sequences>,
     /// Its links, by participant.
@@ -129,6 +135,8 @@ pub struct Running {
     pub callers: Vec<(Caller, oneshot::Receiver<Reply>)>,
     /// Questions that wait for the log.
     pub looks: Vec<Look>,
+    /// Orders of sites that lead: who, its life, and what they are answered with.
+    pub led: Vec<(Site, Life, mpsc::UnboundedReceiver<FromSite>)>,
     /// A sync is planned.
     pub syncing: bool,
     /// The writing of lazy records is planned.
@@ -139,6 +147,10 @@ pub struct Running {
 
 /// The coordinator, alive or dead.
 pub struct CoordinatorProcess {
+    /// Its slot.
+    pub slot: Slot,
+    /// The witness that it is.
+    pub witness: Option<ParticipantName>,
     /// Its disk.
     pub disk: MemoryDisk,
     /// Its clock.
@@ -167,8 +179,10 @@ pub fn take_unreadable() -> bool {
 impl CoordinatorProcess {
     /// A new one on a new disk.
     #[must_use]
-    pub fn new(incarnation: u64) -> Self {
+    pub fn new(slot: Slot, incarnation: u64) -> Self {
         Self {
+            slot,
+            witness: None,
             disk: MemoryDisk::new(incarnation),
             clock: LocalClock::default(),
             life: 0,
@@ -177,12 +191,24 @@ impl CoordinatorProcess {
         }
     }
 
-    /// Starts it. False: the disk did not let it.
-    pub fn start(&mut self, swarm: &Swarm, jitter_seed: u64) -> Result<(), String> {
+    /// A new one that is a witness, and has a slot of its own, in which nothing is begun.
+    #[must_use]
+    pub fn witness(index: usize, incarnation: u64) -> Self {
+        let after = u16::try_from(1 + index).unwrap_or(u16::MAX);
+        let slot = Slot(SLOT.0.saturating_add(after));
+        Self { witness: Some(witness_name(index)), ..Self::new(slot, incarnation) }
+    }
+
+    /// Starts it.
+    ///
+    /// # Errors
+    /// Why the disk did not let it.
+    pub fn start(&mut self, swarm: &Swarm, now: Now, jitter_seed: u64) -> Result<(), String> {
         let mut journal = MemoryJournal::open(&self.disk, Kind::Coordinator)
             .map_err(|error| error.to_string())?;
+        let reader = journal.reader();
         let Recovered { identity, store, registry: _ } =
-            recover(&mut journal, SLOT, Path::new("simulated"))
+            recover(&mut journal, self.slot, Path::new("simulated"))
                 .map_err(|error| error.to_string())?;
         let sequences = Arc::new(Sequences::new(swarm.shards));
         let config = |index: usize| Config {
@@ -193,10 +219,14 @@ impl CoordinatorProcess {
             resend_after_us: 100_000,
             resend_after_us_max: 1_000_000,
             jitter_seed: jitter_seed ^ index as u64,
-            witness: false,
+            witness: self.witness.is_some(),
         };
         let mut cores: Vec<Core<ReplyTo>> =
             (0..swarm.shards).map(|index| Core::new(identity, config(index))).collect();
+        if self.witness.is_none() {
+            let witnesses: Vec<_> = (0..swarm.witnesses).map(witness).collect();
+            cores.iter_mut().for_each(|core| core.set_witnesses(witnesses.clone()));
+        }
         store
             .live(|record| cores[sequences.shard_of(record.id())].restore_record(record))
             .map_err(|error| error.to_string())?;
@@ -210,7 +240,10 @@ impl CoordinatorProcess {
                 let store = store.clone();
                 let machine =
                     CoordinatorShard::new(index, core, store, Arc::clone(&sequences), unreadable);
-                Driver::new(machine, log.clone(), outbox.clone())
+                let mut driver = Driver::new(machine, log.clone(), outbox.clone());
+                let resumed = driver.machine_mut().resume(now);
+                driver.apply(resumed);
+                driver
             })
             .collect();
         self.life += 1;
@@ -221,10 +254,12 @@ impl CoordinatorProcess {
             writer,
             log,
             store,
+            reader,
             sequences,
             links: (0..swarm.participants).map(|_| Link::default()).collect(),
             callers: Vec::new(),
             looks: Vec::new(),
+            led: Vec::new(),
             syncing: false,
             idling: false,
             armed: None,
@@ -274,13 +309,27 @@ impl Running {
         self.shards.iter().filter_map(Driver::due).min()
     }
 
+    /// A way for a site that leads to be answered.
+    pub fn report_to(&mut self, leader: Site, life: Life) -> ReplyTo {
+        let (to, reports) = ReportTo::channel();
+        self.led.push((leader, life, reports));
+        ReplyTo::site(to)
+    }
+
     /// True when nothing is undecided or undelivered.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.shards.iter().all(|shard| {
-            let core = shard.machine().core();
-            core.undecided() == 0 && core.undelivered() == 0
-        }) && self.log.depth() == 0
+        self.open() == [0; 3] && self.log.depth() == 0
+    }
+
+    /// How many transactions are undecided, voted for and undecided, and undelivered.
+    #[must_use]
+    pub fn open(&self) -> [usize; 3] {
+        let cores = self.shards.iter().map(|shard| shard.machine().core());
+        cores.fold([0; 3], |sum, core| {
+            let more = [core.undecided(), core.voting(), core.undelivered()];
+            std::array::from_fn(|index| sum[index] + more[index])
+        })
     }
 
     /// Writes what waits for the disk.
@@ -299,6 +348,20 @@ pub fn name(index: usize) -> ParticipantName {
         Ok(name) => name,
         Err(_) => unreachable!("a letter and digits are a name"),
     }
+}
+
+/// The name of a witness.
+#[must_use]
+pub fn witness_name(index: usize) -> ParticipantName {
+    match format!("w{index}").parse() {
+        Ok(name) => name,
+        Err(_) => unreachable!("a letter and digits are a name"),
+    }
+}
+
+fn witness(index: usize) -> Witness {
+    let name = witness_name(index);
+    Witness { endpoint: name.to_string(), name }
 }
 
 /// The participants by name.

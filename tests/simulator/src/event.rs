@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
 use handfast_commit_core::id::{Incarnation, TransactionId};
-use handfast_commit_core::message::{FromParticipant, Inquired, ToParticipant};
+use handfast_commit_core::message::{FromParticipant, FromSite, Inquired, ToParticipant, ToSite};
 use handfast_commit_core::two_phase::coordinator::{OnePhaseReport, Reply};
 use handfast_commit_core::two_phase::participant::{Origin, ResourceCall, ResourceResult};
 use handfast_wire::v1::{KeyValueResult, KeyValueWork};
@@ -16,13 +16,15 @@ use crate::trace::EventRef;
 /// is told from what is meant for this one.
 pub type Life = u64;
 
-/// A process of the world: the coordinator, or a participant by its index.
+/// A process of the world.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Site {
     /// The coordinator.
     Coordinator,
-    /// A participant.
+    /// A participant, by its index.
     Participant(usize),
+    /// A witness of three-phase commit, by its index.
+    Witness(usize),
 }
 
 /// A message between two processes, with its place in the trace.
@@ -49,7 +51,7 @@ pub enum Letter {
     /// A link opens a session.
     Hello { to: usize, session: u64, origin: Origin },
     /// The participant has taken it.
-    Welcome { from: usize, session: u64, reports: Vec<OnePhaseReport> },
+    Welcome { from: usize, session: u64, incarnation: Incarnation, reports: Vec<OnePhaseReport> },
     /// The participant has not taken it.
     Unwelcome { from: usize, session: u64 },
     /// Over a session.
@@ -81,6 +83,14 @@ pub enum Letter {
     PeerAsk { from: usize, life: Life, to: usize, id: TransactionId },
     /// The answer.
     PeerAnswer { to: usize, life: Life, from: usize, id: TransactionId, outcome: Inquired },
+    /// Over a session: the coordinator leads.
+    DownOrder { to: usize, session: u64, origin: Origin, message: ToSite },
+    /// Over a session: the answer.
+    UpReport { from: usize, session: u64, message: FromSite },
+    /// One voting site to another, by a call of its own: it leads.
+    Order { from: Site, life: Life, to: Site, message: ToSite },
+    /// The answer.
+    Report { to: Site, life: Life, from: Site, message: FromSite },
     /// Participant to coordinator: a branch joins.
     Enlist { from: usize, life: Life, id: TransactionId, incarnation: Incarnation, number: u64 },
     /// The answer.
@@ -133,6 +143,8 @@ pub enum Event {
     Start(Site),
     /// A process that has said that it would has ended.
     Stopped(Site, Life),
+    /// A site that leads is killed.
+    LeaderKilled(Site, Life),
     /// The next fault of a kind that comes at random times.
     Storm(Storm),
     /// The end of a shortage of disk space.
@@ -162,6 +174,8 @@ pub enum Storm {
     ClockJump,
     /// Replaces a participant's disk.
     DiskReplaced,
+    /// Kills a witness.
+    WitnessCrash,
 }
 
 #[derive(Debug)]

@@ -24,6 +24,9 @@ macro_rules! faults {
 faults! {
     CoordinatorCrash, "coordinator killed";
     ParticipantCrash, "participant killed";
+    WitnessCrash, "witness killed";
+    LeaderKilled, "killed as it leads an election or tells a decision";
+    LongAway, "coordinator away for long";
     CrashAfterSync, "killed behind a sync, before a word of it";
     UnsyncedKept, "batch that was not synced kept by the disk";
     UnsyncedLost, "batch that was not synced lost";

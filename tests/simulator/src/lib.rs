@@ -11,11 +11,16 @@
 //! A run goes like this: the seed draws a [`Swarm`](swarm::Swarm) (how many processes, which faults and how
 //! often), clients run their transactions while the faults happen, and the [`Oracle`](oracle::Oracle) checks
 //! after every event what must always be true. Then all faults stop, everybody is started again, and every
-//! transaction must end: nothing in doubt, no lock held, no money lost, the history serializable.
+//! transaction must end: nothing in doubt, no lock held, no decision kept for others, no money lost, the history
+//! serializable.
+//!
+//! In two of three runs some transactions are committed in three phases, beside those of two: the participants, the
+//! coordinator and, in some runs, witnesses are then voting sites, which reach each other over the same network.
+//! Whoever begins an election may be killed for it, and the coordinator may stay away for long.
 //!
 //! | module | what it is |
 //! | --- | --- |
-//! | [`world`] | the event loop; its parts are one side each: coordinator, participants, clients, faults, healing |
+//! | [`world`] | the event loop; its parts are one side each: coordinator, participants, voting sites, clients, faults, healing |
 //! | [`coordinator`], [`participant`] | one process each, around the production code |
 //! | [`swarm`], [`faults`] | what the seed draws; what has been injected |
 //! | [`oracle`] | what must always be true |

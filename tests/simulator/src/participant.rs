@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use handfast_commit_core::id::{Epoch, Incarnation, TransactionId};
-use handfast_commit_core::message::{FromParticipant, Inquired};
+use handfast_commit_core::message::{FromParticipant, FromSite, Inquired};
 use handfast_commit_core::step::Now;
 use handfast_commit_core::two_phase::coordinator::OnePhaseReport;
 use handfast_commit_core::two_phase::participant::{
@@ -29,12 +29,12 @@ use handfast_participant::simulation::{
 use handfast_runtime::driver::{Driver, Gated};
 use handfast_wire::v1::key_value_service_server::KeyValueService;
 use handfast_wire::v1::{ApplyRequest, KeyValueResult, KeyValueWork};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tonic::{Code, Request};
 
 use crate::client::CallId;
 use crate::coordinator::{LocalClock, name};
-use crate::event::{Life, WorkError};
+use crate::event::{Life, Site, WorkError};
 use crate::outbox::Outbox;
 use crate::swarm::Swarm;
 
@@ -182,6 +182,8 @@ pub struct Running {
     pub calls: Vec<(UnaryCaller, oneshot::Receiver<FromParticipant>)>,
     /// Peers that are being answered: who, its life, and about what.
     pub peers: Vec<(usize, Life, TransactionId, oneshot::Receiver<Inquired>)>,
+    /// Orders of sites that lead: who, its life, and what they are answered with.
+    pub led: Vec<(Site, Life, mpsc::UnboundedReceiver<FromSite>)>,
     /// The numbers of branches whose enlistment has not succeeded.
     pub numbers: BTreeMap<TransactionId, u64>,
     /// Enlistments that are on their way.
@@ -286,6 +288,7 @@ impl ParticipantProcess {
             lists: Vec::new(),
             calls: Vec::new(),
             peers: Vec::new(),
+            led: Vec::new(),
             numbers: BTreeMap::new(),
             enlisting: BTreeMap::new(),
             syncing: false,
@@ -407,10 +410,12 @@ impl Running {
         self.writer.run_once(flush)
     }
 
-    /// True when no branch is open and no call runs.
+    /// True when no branch is open, no decision is kept for others, and no call runs.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.driver.machine().open_branches().next().is_none()
+        let shard = self.driver.machine();
+        shard.open_branches().next().is_none()
+            && shard.unforgotten() == 0
             && self.tasks.is_empty()
             && self.log.depth() == 0
     }

@@ -70,11 +70,9 @@ impl Default for Totals {
     }
 }
 
-/// The rules that a correct system follows now and then: those that the simulation must reach. Its worlds run
-/// the protocol that is served; three-phase commit has scripts and random schedules of the core alone.
+/// The rules that a correct system follows now and then: those that the simulation must reach.
 pub fn ordinary_marks() -> impl Iterator<Item = Mark> {
-    let worlds_have_it = |mark: &Mark| !mark.name().starts_with("three-");
-    Mark::ALL.iter().copied().filter(|mark| mark.reach() == Reach::Ordinary).filter(worlds_have_it)
+    Mark::ALL.iter().copied().filter(|mark| mark.reach() == Reach::Ordinary)
 }
 
 impl Totals {

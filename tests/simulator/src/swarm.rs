@@ -14,6 +14,10 @@ pub struct Swarm {
     pub participants: usize,
     /// Those of them that have the five unary calls only.
     pub unary: Vec<bool>,
+    /// Witnesses of three-phase commit.
+    pub witnesses: usize,
+    /// How many of 100 transactions are committed in three phases.
+    pub three_phase: u64,
     /// Shards of the coordinator.
     pub shards: usize,
     /// Clients.
@@ -77,6 +81,9 @@ pub struct Rates {
     pub resource_failed: u32,
     pub given_up: u32,
     pub confused: u32,
+    pub witness_crash_every_us: u64,
+    pub leader_killed: u32,
+    pub long_away: u32,
 }
 
 impl Swarm {
@@ -101,10 +108,15 @@ impl Swarm {
         }
         let storm_us = r.between(300_000, 4_000_000);
         let rates = Rates::draw(r);
+        // In a third of the runs two-phase commit has the world for itself.
+        let three_phase = [0, 0, 20, 50, 80, 100][r.index(6)];
+        let witnesses = if three_phase > 0 && r.one_in(3) { 1 + r.index(2) } else { 0 };
         Self {
             seed,
             participants,
             unary,
+            witnesses,
+            three_phase,
             shards: 1 + r.index(3),
             clients,
             transactions,
@@ -153,6 +165,8 @@ impl Rates {
         let resource_failed = per_million(3, 1_000, 60_000);
         let given_up = per_million(3, 1_000, 60_000);
         let confused = per_million(4, 1_000, 60_000);
+        let leader_killed = per_million(4, 20_000, 500_000);
+        let long_away = per_million(3, 100_000, 1_000_000);
         Self {
             coordinator_crash_every_us: rate(6, 60_000, 1_500_000),
             participant_crash_every_us: rate(6, 40_000, 1_500_000),
@@ -178,6 +192,9 @@ impl Rates {
             resource_failed,
             given_up,
             confused,
+            witness_crash_every_us: rate(5, 40_000, 1_500_000),
+            leader_killed,
+            long_away,
         }
     }
 

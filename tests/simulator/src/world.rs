@@ -6,7 +6,9 @@ mod end;
 mod logs;
 mod mail;
 mod participant_side;
+mod site_side;
 mod storm;
+mod voting_disks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -17,7 +19,7 @@ use handfast_history::{History, Ticket};
 use handfast_journal::{Flush, Unsynced};
 
 use crate::client::{CallId, Client, Plan};
-use crate::coordinator::{self, CoordinatorProcess, LocalClock};
+use crate::coordinator::{self, CoordinatorProcess, LocalClock, SLOT, witness_name};
 use crate::event::{Agenda, Event, Life, Site, Storm};
 use crate::faults::{Fault, Faults};
 use crate::oracle::{Oracle, Violation};
@@ -64,6 +66,7 @@ pub struct World {
     pub(crate) agenda: Agenda,
     pub(crate) coordinator: CoordinatorProcess,
     pub(crate) participants: Vec<ParticipantProcess>,
+    pub(crate) witnesses: Vec<CoordinatorProcess>,
     pub(crate) names: BTreeMap<ParticipantName, usize>,
     pub(crate) clients: Vec<Client>,
     pub(crate) oracle: Oracle,
@@ -87,6 +90,8 @@ pub struct World {
     pub(crate) dead_after: BTreeMap<u64, u64>,
     /// Until when messages from one site to another are lost.
     pub(crate) cut: BTreeMap<(Site, Site), u64>,
+    /// What voting sites were told that a transaction's end is.
+    pub(crate) decisions: BTreeMap<TransactionId, bool>,
     /// What participants have said that they aborted.
     pub(crate) said_aborted: BTreeSet<(usize, TransactionId)>,
     pub(crate) healed: bool,
@@ -110,13 +115,19 @@ impl World {
             .start_paused(true)
             .build()
             .map_err(|error| error.to_string())?;
-        let mut coordinator = CoordinatorProcess::new(random.next());
+        let mut coordinator = CoordinatorProcess::new(SLOT, random.next());
         coordinator.clock = clock(&swarm.rates, &mut random);
         let mut participants = Vec::with_capacity(swarm.participants);
         for index in 0..swarm.participants {
             let mut process = ParticipantProcess::new(index, random.next(), swarm.accounts)?;
             process.clock = clock(&swarm.rates, &mut random);
             participants.push(process);
+        }
+        let mut witnesses = Vec::with_capacity(swarm.witnesses);
+        for index in 0..swarm.witnesses {
+            let mut process = CoordinatorProcess::witness(index, random.next());
+            process.clock = clock(&swarm.rates, &mut random);
+            witnesses.push(process);
         }
         recorder.record(|trace| {
             trace.lane(lane(&swarm, Site::Coordinator), Role::Coordinator, "coordinator");
@@ -127,6 +138,10 @@ impl World {
                     Role::Participant,
                     coordinator::name(index).as_str(),
                 );
+            }
+            for index in 0..swarm.witnesses {
+                let lane = lane(&swarm, Site::Witness(index));
+                trace.lane(lane, Role::Participant, witness_name(index).as_str());
             }
             for index in 0..swarm.clients {
                 trace.lane(client_lane(index), Role::Client, format!("client {index}"));
@@ -140,6 +155,7 @@ impl World {
             agenda: Agenda::default(),
             coordinator,
             participants,
+            witnesses,
             names: coordinator::names(swarm.participants),
             clients: (0..swarm.clients).map(|_| Client::new()).collect(),
             oracle: Oracle::default(),
@@ -156,6 +172,7 @@ impl World {
             sessions: 0,
             dead_after: BTreeMap::new(),
             cut: BTreeMap::new(),
+            decisions: BTreeMap::new(),
             said_aborted: BTreeSet::new(),
             healed: false,
             ended: false,
@@ -173,6 +190,9 @@ impl World {
         for index in 0..self.swarm.participants {
             self.agenda.plan(index as u64, Event::Start(Site::Participant(index)));
         }
+        for index in 0..self.swarm.witnesses {
+            self.agenda.plan(index as u64, Event::Start(Site::Witness(index)));
+        }
         self.agenda.plan(10, Event::Start(Site::Coordinator));
         for client in 0..self.swarm.clients {
             let at = 1_000 + self.random.below(5_000);
@@ -187,6 +207,7 @@ impl World {
             Storm::Pause,
             Storm::ClockJump,
             Storm::DiskReplaced,
+            Storm::WitnessCrash,
         ] {
             self.plan_storm(storm);
         }
@@ -288,6 +309,11 @@ impl World {
                     self.kill(site, Fault::Stopping);
                 }
             }
+            Event::LeaderKilled(site, life) => {
+                if self.is_alive(site, life) {
+                    self.kill(site, Fault::LeaderKilled);
+                }
+            }
             Event::Storm(storm) => self.storm(storm),
             Event::Space(site) => self.space(site),
             Event::Heal => self.heal(),
@@ -312,6 +338,7 @@ impl World {
             | Event::OutOfPatience(_)
             | Event::Start(_)
             | Event::Stopped(..)
+            | Event::LeaderKilled(..)
             | Event::Storm(_)
             | Event::Space(_)
             | Event::Heal
@@ -325,16 +352,33 @@ impl World {
         lane(&self.swarm, site)
     }
 
+    /// The process of the coordinator, or of a witness.
+    pub(crate) fn coordinating(&self, site: Site) -> &CoordinatorProcess {
+        match site {
+            Site::Coordinator => &self.coordinator,
+            Site::Witness(index) => &self.witnesses[index],
+            Site::Participant(_) => unreachable!("a participant runs another program"),
+        }
+    }
+
+    pub(crate) fn coordinating_mut(&mut self, site: Site) -> &mut CoordinatorProcess {
+        match site {
+            Site::Coordinator => &mut self.coordinator,
+            Site::Witness(index) => &mut self.witnesses[index],
+            Site::Participant(_) => unreachable!("a participant runs another program"),
+        }
+    }
+
     pub(crate) fn life(&self, site: Site) -> Life {
         match site {
-            Site::Coordinator => self.coordinator.life,
+            Site::Coordinator | Site::Witness(_) => self.coordinating(site).life,
             Site::Participant(index) => self.participants[index].life,
         }
     }
 
     pub(crate) fn is_up(&self, site: Site) -> bool {
         match site {
-            Site::Coordinator => self.coordinator.running.is_some(),
+            Site::Coordinator | Site::Witness(_) => self.coordinating(site).running.is_some(),
             Site::Participant(index) => self.participants[index].running.is_some(),
         }
     }
@@ -345,7 +389,7 @@ impl World {
 
     pub(crate) fn paused_until(&self, site: Site) -> u64 {
         match site {
-            Site::Coordinator => self.coordinator.paused_until,
+            Site::Coordinator | Site::Witness(_) => self.coordinating(site).paused_until,
             Site::Participant(index) => self.participants[index].paused_until,
         }
     }
@@ -358,11 +402,13 @@ impl World {
         // The disk may fail the very first write.
         let fails = self.random.chance(self.rates.failed_sync);
         let started = match site {
-            Site::Coordinator => {
+            Site::Coordinator | Site::Witness(_) => {
                 if fails {
-                    self.coordinator.disk.fail_next_sync();
+                    self.disk(site).fail_next_sync();
                 }
-                self.coordinator.start(&self.swarm, seed)
+                let now = self.coordinating(site).clock.now(self.now);
+                let swarm = self.swarm.clone();
+                self.coordinating_mut(site).start(&swarm, now, seed)
             }
             Site::Participant(index) => {
                 if fails {
@@ -404,7 +450,7 @@ impl World {
 
     pub(crate) fn disk(&self, site: Site) -> &handfast_journal::MemoryDisk {
         match site {
-            Site::Coordinator => &self.coordinator.disk,
+            Site::Coordinator | Site::Witness(_) => &self.coordinating(site).disk,
             Site::Participant(index) => &self.participants[index].disk,
         }
     }
@@ -420,8 +466,8 @@ impl World {
         let written = self.random.one_in(2);
         let disk = self.disk(site).clone();
         let pending = match site {
-            Site::Coordinator => {
-                self.coordinator.running.as_ref().map_or(0, |running| running.log.depth())
+            Site::Coordinator | Site::Witness(_) => {
+                self.coordinating(site).running.as_ref().map_or(0, |running| running.log.depth())
             }
             Site::Participant(index) => {
                 self.participants[index].running.as_ref().map_or(0, |running| running.log.depth())
@@ -431,8 +477,8 @@ impl World {
             // The batch that was being written: on the disk or not, and nobody has been told.
             disk.fail_next_sync();
             let _ = match site {
-                Site::Coordinator => self
-                    .coordinator
+                Site::Coordinator | Site::Witness(_) => self
+                    .coordinating_mut(site)
                     .running
                     .as_mut()
                     .map(|running| running.write(Flush::Everything).is_ok()),
@@ -449,10 +495,11 @@ impl World {
             disk.crash(Unsynced::Lost);
         }
         match site {
-            Site::Coordinator => {
-                self.coordinator.running = None;
-                self.coordinator.life += 1;
-                self.coordinator.paused_until = 0;
+            Site::Coordinator | Site::Witness(_) => {
+                let process = self.coordinating_mut(site);
+                process.running = None;
+                process.life += 1;
+                process.paused_until = 0;
             }
             Site::Participant(index) => {
                 self.participants[index].running = None;
@@ -463,7 +510,10 @@ impl World {
         self.hang_up(site);
         let (now, lane) = (self.now, self.lane(site));
         self.recorder.record(|trace| trace.crash(now, lane, fault.what()));
-        let down = if self.random.one_in(4) {
+        let down = if site == Site::Coordinator && self.random.chance(self.rates.long_away) {
+            self.faults.add(Fault::LongAway);
+            self.random.between(1_000_000, 6_000_000)
+        } else if self.random.one_in(4) {
             self.random.between(50_000, 600_000)
         } else {
             self.random.between(200, 20_000)
@@ -475,6 +525,8 @@ impl World {
     fn hang_up(&mut self, site: Site) {
         let soon = self.now + 1 + self.random.below(self.swarm.delay_us.1);
         match site {
+            // Whoever leads asks again.
+            Site::Witness(_) => {}
             Site::Participant(index) => {
                 if let Some(running) = &self.coordinator.running {
                     let session = running.links[index].session;
@@ -497,6 +549,7 @@ impl World {
         match site {
             Site::Coordinator => self.settle_coordinator(),
             Site::Participant(index) => self.settle_participant(index),
+            Site::Witness(index) => self.settle_witness(index),
         }
         self.plan_sync(site);
         self.plan_timer(site);
@@ -523,6 +576,7 @@ fn lane(swarm: &Swarm, site: Site) -> ProcessId {
     let index = match site {
         Site::Coordinator => swarm.clients,
         Site::Participant(index) => swarm.clients + 1 + index,
+        Site::Witness(index) => swarm.clients + 1 + swarm.participants + index,
     };
     ProcessId(u32::try_from(index).unwrap_or(u32::MAX))
 }

@@ -258,7 +258,7 @@ fn quorum_text(site: &v1::SiteStatus) -> String {
     format!("{wanted} of: {}", missing.join(", "))
 }
 
-fn site_json(site: &v1::SiteStatus) -> Value {
+pub(super) fn site_json(site: &v1::SiteStatus) -> Value {
     json!({
         "standing": word(site.standing().as_str_name(), "SITE_STANDING_"),
         "promised": site.promised,

@@ -8,7 +8,7 @@
 use super::leader::Delivery;
 use super::participant::is_three_phase;
 use super::sites::SiteName;
-use crate::id::{Slot, TransactionId};
+use crate::id::TransactionId;
 use crate::marks::{Mark, mark};
 use crate::message::{FromParticipant, Order, Report};
 use crate::mutants::{Mutant, mutant};
@@ -43,6 +43,8 @@ impl Learned {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Told {
     pub(crate) record: VotedBranch,
+    /// Where the log says where it stood.
+    pub(crate) at: Position,
     pub(crate) delivery: Delivery,
     pub(crate) learned: Learned,
 }
@@ -144,7 +146,7 @@ impl<W> Participant<W> {
         let Finishing { vias, leaders, before: Before::Voted(told), .. } = finishing else {
             unreachable!("called for the branches of voting sites only")
         };
-        let Told { record, delivery, learned } = *told;
+        let Told { record, delivery, learned, .. } = *told;
         let (committed, read_only) = (delivery.committed, record.read_only);
         let record = DecidedBranch { id, committed, electorate: record.electorate };
         let at = self.force(ParticipantRecord::Decided(record.clone()), changes);
@@ -277,31 +279,21 @@ impl<W> Participant<W> {
             self.forgotten_at = self.forgotten_at.max(at);
             // First: a log that is cut between the two must not begin the transaction again. (A newer epoch is
             // in the log before anything that is done under it.)
-            if self.is_current(id)
-                && let Some(seen) = self.slot_seen(id.slot())
-            {
-                self.record_lazily(seen);
+            if self.is_current(id) {
+                self.record_seen(id.slot());
             }
             self.record_lazily(ParticipantRecord::Forgotten { id });
         }
     }
 
-    /// How far a slot's transactions are over, as a record.
-    fn slot_seen(&self, slot: Slot) -> Option<ParticipantRecord> {
-        let seen = self.slots.get(&slot)?;
-        let (epoch, lowest_live) = (seen.epoch, seen.lowest_live);
-        Some(ParticipantRecord::SlotSeen { slot, epoch, lowest_live })
-    }
-
-    /// What is said of a passed transaction waits until the log knows that it is.
-    pub(crate) fn force_passed(&mut self, id: TransactionId) {
-        if self.is_current(id)
-            && let Some(seen) = self.slot_seen(id.slot())
-        {
-            self.force(seen, Vec::new());
-        } else {
-            self.out.speaks_of(self.out.position());
-        }
+    /// What is said of a passed transaction waits until the log knows that it is, which is written once, however often
+    /// somebody asks; and for its end, if it has one here that has just been forgotten.
+    pub(crate) fn speak_of_passed(&mut self, id: TransactionId) {
+        let at = match self.is_current(id) {
+            true => self.record_seen(id.slot()),
+            false => self.out.position(),
+        };
+        self.out.speaks_of(at.max(self.forgotten_at));
     }
 
     /// COMMIT for a branch that is a voting site, or was one; otherwise whoever has to be answered.

@@ -334,7 +334,7 @@ impl<W> Participant<W> {
         } else {
             // Its PREPARE would be answered no by its number alone. That has to last as well.
             mark(Mark::ThreePassedAborts);
-            self.force_passed(id);
+            self.speak_of_passed(id);
         }
     }
 
@@ -405,8 +405,14 @@ impl<W> Participant<W> {
         };
         let attempts = voted.attempts.saturating_add(1);
         voted.attempts = attempts;
-        if mutant(Mutant::DecidesOnTimeout) && voted.unanswered {
-            let committed = voted.seat.site.standing == Standing::PreCommitted;
+        let standing = voted.seat.site.standing;
+        let decides = match standing {
+            Standing::PreCommitted => mutant(Mutant::DecidesOnTimeout),
+            Standing::Waiting => mutant(Mutant::AbortsOnTimeout),
+            Standing::PreAborted => false,
+        };
+        if decides && voted.unanswered {
+            let committed = standing == Standing::PreCommitted;
             return self.decide(now, id, committed, Learned::Led, None, None);
         }
         if let Some(Progress::Moving(_)) = voted.seat.go_without_quorum() {
@@ -566,7 +572,8 @@ impl<W> Participant<W> {
         };
         self.out.timer(TimerKey::Transaction(id), None);
         let read_only = voted.record.read_only;
-        let told = Told { record: voted.record, delivery: Delivery::new(committed), learned };
+        let (at, delivery) = (voted.seat.at, Delivery::new(committed));
+        let told = Told { record: voted.record, at, delivery, learned };
         let mut finishing = Finishing {
             vias: via.into_iter().collect(),
             leaders: leader.into_iter().collect(),

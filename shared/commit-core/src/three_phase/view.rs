@@ -17,6 +17,9 @@ pub struct SiteView {
     pub accepted: Ballot,
     /// Who leads the ballot that it joined.
     pub leader: SiteName,
+    /// The ballot that it leads itself, if it leads one; still when a higher one has been joined, because its moves
+    /// may yet turn out to be a quorum's.
+    pub leads: Option<Ballot>,
     /// When it leads itself: the sites of which it has not heard in the present stage of the ballot.
     pub missing: Vec<SiteName>,
     /// When it leads itself: how many of them it has to hear of to go on.
@@ -35,6 +38,7 @@ impl SiteView {
             promised: seat.site.promised,
             accepted: seat.site.accepted,
             leader: sites.name(seat.site.promised.site()),
+            leads: seat.leader.as_ref().map(|leader| leader.ballot),
             wanted: leader.map_or(0, |_| sites.quorum().saturating_sub(answered)),
             missing: silent.into_iter().map(|number| sites.name(number)).collect(),
             moving: leader.is_some_and(|leader| matches!(leader.stage, Stage::Moving { .. })),

@@ -1,5 +1,6 @@
 //! The clients' side: one transaction after the other, with retries, impatience and disappearances.
 
+use handfast_commit_core::id::Protocol;
 use handfast_commit_core::two_phase::coordinator::{ClientRefusal, Outcome as CoreOutcome, Reply};
 use handfast_history::Outcome;
 use handfast_wire::v1::KeyValueResult;
@@ -24,7 +25,7 @@ impl World {
         match &self.clients[c].stage {
             Stage::Idle => self.begin(c),
             Stage::Executing { .. } => self.execute(c),
-            Stage::Beginning => self.ask(c, Ask::Begin),
+            Stage::Beginning => self.ask_to_begin(c),
             Stage::Working { .. } => self.work(c),
             Stage::Committing { id } => {
                 let ask = Ask::Look { id: *id };
@@ -60,11 +61,16 @@ impl World {
         client.plan = plan.clone();
         if plan.interactive {
             client.stage = Stage::Beginning;
-            return self.ask(c, Ask::Begin);
+            return self.ask_to_begin(c);
         }
         client.stage = Stage::Executing { request: request.clone(), unanswered: 0, sent: 0 };
         self.requests.insert(request, Job { plan, ticket, concluded: false });
         self.execute(c);
+    }
+
+    fn ask_to_begin(&mut self, c: usize) {
+        let protocol = self.clients[c].plan.protocol();
+        self.ask(c, Ask::Begin { protocol });
     }
 
     /// Sends the whole transaction, for the first time or again.
@@ -72,11 +78,12 @@ impl World {
         let applied = self.random.one_in(2);
         let impatient = self.random.chance(self.rates.impatient);
         let branches = self.clients[c].plan.work();
+        let protocol = self.clients[c].plan.protocol();
         let Stage::Executing { request, unanswered, sent } = &mut self.clients[c].stage else {
             return;
         };
         *sent += 1;
-        let ask = Ask::Execute { request: request.clone(), branches, applied };
+        let ask = Ask::Execute { request: request.clone(), protocol, branches, applied };
         if impatient {
             *unanswered += 1;
             self.faults.add(Fault::ImpatientClient);
@@ -331,7 +338,9 @@ impl World {
         self.faults.add(Fault::ConfusedClient);
         let call = self.next_call(c);
         let branches = vec![(to, look())];
-        self.post(Letter::Ask { call, ask: Ask::Execute { request, branches, applied: false } });
+        let protocol = Protocol::TwoPhase;
+        let ask = Ask::Execute { request, protocol, branches, applied: false };
+        self.post(Letter::Ask { call, ask });
     }
 
     /// The client is done with its transaction, and begins another one after a while.

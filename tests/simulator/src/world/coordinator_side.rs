@@ -12,6 +12,7 @@ use handfast_commit_core::two_phase::coordinator::{
     Action, Event as Note, Input, Inquiry, OnePhaseReport, PhaseView, Reply, ReplyTime, Stored,
     Terms, Waiter,
 };
+use handfast_commit_core::two_phase::participant::Via;
 use handfast_coordinator::reply_to::ReplyTo;
 use handfast_coordinator::shard::{ShardAction, ShardInput};
 use handfast_coordinator::store::Found;
@@ -50,7 +51,7 @@ impl World {
         self.coordinator.clock.now(self.now)
     }
 
-    fn shard_of(&self, id: TransactionId) -> usize {
+    pub(crate) fn shard_of(&self, id: TransactionId) -> usize {
         self.coordinator.running.as_ref().map_or(0, |running| running.sequences.shard_of(id))
     }
 
@@ -85,6 +86,7 @@ impl World {
         }
         self.answer_callers();
         self.answer_looks();
+        self.answer_leaders(Site::Coordinator);
     }
 
     fn coordinator_does(&mut self, action: ShardAction) {
@@ -100,8 +102,13 @@ impl World {
                 let shard = self.shard_of(id);
                 self.coordinator_input(shard, ShardInput::Core(Input::Recorded { id }));
             }
-            // No transaction here has voting sites.
-            ShardAction::Core(Action::Lead { .. } | Action::Report { .. }) => {}
+            ShardAction::Core(Action::Lead { to, message }) => self.coordinator_leads(&to, message),
+            ShardAction::Core(Action::Report { via, message, .. }) => {
+                self.reports(Site::Coordinator, message);
+                if let Via::Call(to) = via {
+                    to.report(message);
+                }
+            }
             ShardAction::Core(Action::Note(note)) => self.coordinator_notes(&note),
             ShardAction::Watched(..) => {}
             ShardAction::Durable(tell) => drop(tell.send(())),
@@ -109,10 +116,13 @@ impl World {
     }
 
     fn coordinator_notes(&mut self, note: &Note) {
-        if let Note::Alarm { id, participant, alarm } = note
-            && !self.oracle.excused
-        {
-            self.oracle.violated(Some(*id), format!("ALARM: {participant} {alarm}"));
+        match note {
+            Note::Alarm { id, participant, alarm } if !self.oracle.excused => {
+                self.oracle.violated(Some(*id), format!("ALARM: {participant} {alarm}"));
+            }
+            Note::Elects { .. } => self.elects(Site::Coordinator),
+            Note::Decided { id } if id.protocol() == Protocol::ThreePhase => self.decides(),
+            _ => {}
         }
     }
 
@@ -125,13 +135,17 @@ impl World {
             | ToParticipant::Forget { id }
             | ToParticipant::Answer { id, .. } => *id,
         };
-        let commits = matches!(
-            message,
+        let commits = match message {
             ToParticipant::Commit { .. }
-                | ToParticipant::Forget { .. }
-                | ToParticipant::Answer { outcome: Inquired::Commit, .. }
-        );
-        if commits && !self.is_decided(id) {
+            | ToParticipant::Answer { outcome: Inquired::Commit, .. } => true,
+            // Of a one-phase commit; the voting sites forget aborts as well.
+            ToParticipant::Forget { .. } => id.protocol() == Protocol::TwoPhase,
+            _ => false,
+        };
+        if let ToParticipant::Forget { id } = message {
+            self.may_be_forgotten(id);
+        }
+        if commits && !self.is_fact(id) {
             let what = format!("{message:?} leaves before the decision is durable");
             self.oracle.violated(Some(id), what);
         }
@@ -139,7 +153,7 @@ impl World {
             message,
             ToParticipant::Abort { .. } | ToParticipant::Answer { outcome: Inquired::Abort, .. }
         );
-        if aborts && self.is_decided(id) && !self.oracle.excused {
+        if aborts && !self.oracle.excused && self.is_fact(id) {
             self.oracle.violated(Some(id), format!("{message:?} leaves, and commit is decided"));
         }
         // FORGET is parked by the link.
@@ -178,9 +192,14 @@ impl World {
         )
     }
 
+    /// Whether a commit is certain: it is in the coordinator's log, or a quorum has moved to it on its disks.
+    fn is_fact(&self, id: TransactionId) -> bool {
+        self.is_decided(id) || self.is_decided_by_quorum(id)
+    }
+
     /// Whether a commit is durable anywhere: with the coordinator, or in one phase at a participant.
     pub(crate) fn is_durable(&self, id: TransactionId) -> bool {
-        self.is_decided(id)
+        self.is_fact(id)
             || self.participants.iter().any(|process| {
                 let kept = match &process.running {
                     Some(running) => kept(&*running.reader, id),
@@ -211,7 +230,7 @@ impl World {
                     self.post(Letter::Answer { call, said: Said::NotNow });
                 }
                 (Caller::Inquiry { from, life, id }, Some(Reply::Inquired(outcome))) => {
-                    if outcome == Inquired::Commit && !self.is_decided(id) {
+                    if outcome == Inquired::Commit && !self.is_fact(id) {
                         let what = "an inquiry is answered COMMIT before the decision is durable";
                         self.oracle.violated(Some(id), what);
                     }
@@ -258,22 +277,18 @@ impl World {
             until: now.at.plus(patience),
         };
         let (shard, input) = match ask {
-            Ask::Execute { request, branches, applied } => {
+            Ask::Execute { request, protocol, branches, applied } => {
                 let shard = xxh3_64(request.as_bytes()) as usize % self.swarm.shards;
                 let branches: BTreeMap<ParticipantName, Bytes> = branches
                     .iter()
                     .map(|(index, work)| (name(*index), Bytes::from(work.encode_to_vec())))
                     .collect();
                 let Ok(id) = request.parse::<RequestId>() else { return };
-                let request = Some(Request { id, fingerprint: fingerprint(&branches) });
+                let request = Some(Request { id, fingerprint: fingerprint(protocol, &branches) });
                 let waiter = waiter(to, applied);
-                let protocol = Protocol::TwoPhase;
                 (shard, ShardInput::Execute { branches, protocol, terms, request, waiter })
             }
-            Ask::Begin => {
-                let protocol = Protocol::TwoPhase;
-                (any_shard, ShardInput::Begin { protocol, terms, to })
-            }
+            Ask::Begin { protocol } => (any_shard, ShardInput::Begin { protocol, terms, to }),
             Ask::Commit { id, applied } => {
                 let waiter = waiter(to, applied);
                 let input = Input::Commit { id, request: None, waiter };
@@ -299,12 +314,14 @@ impl World {
         let Some(running) = &mut self.coordinator.running else { return };
         let shard = running.sequences.shard_of(id);
         let phase = running.shards[shard].machine().core().view(id).map(|view| view.phase);
-        if phase.is_some_and(|phase| phase != PhaseView::Committing) {
+        let decided = |phase| matches!(phase, PhaseView::Committing | PhaseView::Aborting);
+        if phase.is_some_and(|phase| !decided(phase)) {
             return self.post(Letter::Answer { call, said: Said::Known(Known::Running) });
         }
         // Before the log is looked at: a report that comes in between would be missed by both.
-        let unheard =
-            id.epoch() < running.identity.epoch && running.links.iter().any(|link| !link.reported);
+        let unheard = id.protocol() == Protocol::TwoPhase
+            && id.epoch() < running.identity.epoch
+            && running.links.iter().any(|link| !link.reported);
         let flushed = running.flushed();
         running.looks.push(Look { call, ask: Ask::Look { id }, unheard, flushed });
         self.settle(Site::Coordinator);
@@ -325,7 +342,7 @@ impl World {
                         Ok(Some(found)) => match found.stored() {
                             Some(Stored::Committed { .. }) => Known::Committed,
                             Some(Stored::Aborted | Stored::Expired) => Known::Aborted,
-                            None => Known::Unknown,
+                            None => Known::Running,
                         },
                         Ok(None) if look.unheard => Known::Unknown,
                         Ok(None) => {
@@ -355,7 +372,7 @@ impl World {
 
     // ---- what participants say --------------------------------------------------------------------
 
-    fn has_session(&self, index: usize, session: u64) -> bool {
+    pub(crate) fn has_session(&self, index: usize, session: u64) -> bool {
         self.coordinator.running.as_ref().is_some_and(|running| {
             let link = &running.links[index];
             link.connected && link.session == session
@@ -503,7 +520,14 @@ impl World {
         self.settle(Site::Coordinator);
     }
 
-    pub(crate) fn welcomed(&mut self, index: usize, session: u64, reports: Vec<OnePhaseReport>) {
+    /// A session or connection is open. `incarnation` names the participant's log; 0 for one that is only called.
+    pub(crate) fn welcomed(
+        &mut self,
+        index: usize,
+        session: u64,
+        incarnation: Incarnation,
+        reports: Vec<OnePhaseReport>,
+    ) {
         let slot = crate::coordinator::SLOT;
         let Some(running) = &mut self.coordinator.running else { return };
         let link = &mut running.links[index];
@@ -517,8 +541,6 @@ impl World {
         }
         for (shard, one_phase_commits) in by_shard.into_iter().enumerate() {
             let participant = name(index);
-            // As if it were only called: every transaction here has two phases.
-            let incarnation = Incarnation(0);
             let input = ShardInput::Connected { participant, incarnation, one_phase_commits };
             self.coordinator_input(shard, input);
         }
@@ -541,7 +563,7 @@ impl World {
             return;
         }
         if first {
-            self.welcomed(index, session, kept);
+            self.welcomed(index, session, Incarnation(0), kept);
         }
         if !self.has_session(index, session) {
             return;
@@ -584,8 +606,8 @@ impl World {
 }
 
 /// A digest of what is asked for, as the engine makes it.
-fn fingerprint(branches: &BTreeMap<ParticipantName, Bytes>) -> u64 {
-    let mut all = Vec::new();
+fn fingerprint(protocol: Protocol, branches: &BTreeMap<ParticipantName, Bytes>) -> u64 {
+    let mut all = vec![protocol as u8];
     for (name, work) in branches {
         all.extend_from_slice(name.as_str().as_bytes());
         all.push(0);

@@ -39,17 +39,15 @@ impl World {
         match &self.coordinator.running {
             None => return Some("the coordinator is down".to_owned()),
             Some(running) if !running.is_idle() => {
-                let counts: Vec<_> = running
-                    .shards
-                    .iter()
-                    .map(|shard| {
-                        let core = shard.machine().core();
-                        (core.undecided(), core.undelivered())
-                    })
-                    .collect();
-                return Some(format!("undecided and undelivered transactions: {counts:?}"));
+                let [undecided, voting, undelivered] = running.open();
+                return Some(format!(
+                    "{undecided} undecided, {voting} voted for, {undelivered} undelivered transactions"
+                ));
             }
             Some(_) => {}
+        }
+        if let Some(witness) = self.witnesses.iter().find(|witness| witness.running.is_none()) {
+            return Some(format!("{:?} is down", witness.witness));
         }
         self.participants.iter().find_map(|process| {
             let index = process.index;
@@ -62,7 +60,8 @@ impl World {
                         .open_branches()
                         .map(|branch| format!("{} ({})", branch.id, branch.waiting_for))
                         .collect();
-                    Some(format!("p{index} has calls or branches: {open:?}"))
+                    let kept = running.driver.machine().unforgotten();
+                    Some(format!("p{index} has calls, branches ({open:?}) or {kept} decisions"))
                 }
                 Some(_) => None,
             }
@@ -154,7 +153,7 @@ impl World {
     fn check_leftovers(&mut self) {
         let mut left = Vec::new();
         if let Some(running) = &self.coordinator.running {
-            let _ = running.store.live(|record| left.push(format!("decision of {}", record.id())));
+            let _ = running.store.live(|record| left.push(format!("a record of {}", record.id())));
         }
         for process in &self.participants {
             let Some(running) = &process.running else { continue };
@@ -207,8 +206,8 @@ impl World {
             outcomes.push((job.ticket, running.store.find(*id).ok().flatten()));
         }
         for (ticket, found) in outcomes {
-            let committed =
-                found.is_some_and(|f| matches!(f.stored(), Some(Stored::Committed { .. })));
+            let committed = found.and_then(|found| found.stored());
+            let committed = matches!(committed, Some(Stored::Committed { .. }));
             let outcome = if committed { Outcome::Committed } else { Outcome::Aborted };
             self.history.finish(ticket, outcome);
         }
@@ -231,6 +230,7 @@ impl World {
     pub fn sites(&self) -> Vec<Site> {
         std::iter::once(Site::Coordinator)
             .chain((0..self.swarm.participants).map(Site::Participant))
+            .chain((0..self.swarm.witnesses).map(Site::Witness))
             .collect()
     }
 }

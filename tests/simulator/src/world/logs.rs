@@ -11,7 +11,7 @@ use crate::trace::SyncEnd;
 impl World {
     pub(super) fn plan_sync(&mut self, site: Site) {
         let (depth, syncing) = match site {
-            Site::Coordinator => match &self.coordinator.running {
+            Site::Coordinator | Site::Witness(_) => match &self.coordinating(site).running {
                 Some(running) => (running.log.depth(), running.syncing),
                 None => return,
             },
@@ -36,8 +36,8 @@ impl World {
 
     fn set_syncing(&mut self, site: Site, syncing: bool) {
         match site {
-            Site::Coordinator => {
-                if let Some(running) = &mut self.coordinator.running {
+            Site::Coordinator | Site::Witness(_) => {
+                if let Some(running) = &mut self.coordinating_mut(site).running {
                     running.syncing = syncing;
                 }
             }
@@ -61,8 +61,8 @@ impl World {
             self.disk(site).fail_next_sync();
         }
         let (written, depth, idling) = match site {
-            Site::Coordinator => {
-                let Some(running) = &mut self.coordinator.running else { return };
+            Site::Coordinator | Site::Witness(_) => {
+                let Some(running) = &mut self.coordinating_mut(site).running else { return };
                 if flush == Flush::Everything {
                     running.idling = false;
                 }
@@ -92,8 +92,8 @@ impl World {
         }
         if depth > 0 && !idling {
             match site {
-                Site::Coordinator => {
-                    if let Some(running) = &mut self.coordinator.running {
+                Site::Coordinator | Site::Witness(_) => {
+                    if let Some(running) = &mut self.coordinating_mut(site).running {
                         running.idling = true;
                     }
                 }
@@ -109,6 +109,7 @@ impl World {
         match site {
             Site::Coordinator => self.settle_coordinator(),
             Site::Participant(index) => self.settle_participant(index),
+            Site::Witness(index) => self.settle_witness(index),
         }
         self.plan_timer(site);
         if self.has_forced(site) {
@@ -119,9 +120,11 @@ impl World {
     /// Whether something waits for the disk that is not lazy; what is lazy waits for the idle event.
     fn has_forced(&self, site: Site) -> bool {
         match site {
-            Site::Coordinator => {
-                self.coordinator.running.as_ref().is_some_and(|r| r.log.depth() > 0 && !r.idling)
-            }
+            Site::Coordinator | Site::Witness(_) => self
+                .coordinating(site)
+                .running
+                .as_ref()
+                .is_some_and(|r| r.log.depth() > 0 && !r.idling),
             Site::Participant(index) => self.participants[index]
                 .running
                 .as_ref()
@@ -131,8 +134,8 @@ impl World {
 
     pub(super) fn plan_timer(&mut self, site: Site) {
         let (due, armed, clock) = match site {
-            Site::Coordinator => match &self.coordinator.running {
-                Some(running) => (running.due(), running.armed, self.coordinator.clock),
+            Site::Coordinator | Site::Witness(_) => match &self.coordinating(site).running {
+                Some(running) => (running.due(), running.armed, self.coordinating(site).clock),
                 None => return,
             },
             Site::Participant(index) => match &self.participants[index].running {
@@ -148,8 +151,8 @@ impl World {
             return;
         }
         match site {
-            Site::Coordinator => {
-                if let Some(running) = &mut self.coordinator.running {
+            Site::Coordinator | Site::Witness(_) => {
+                if let Some(running) = &mut self.coordinating_mut(site).running {
                     running.armed = Some(at);
                 }
             }
@@ -164,9 +167,9 @@ impl World {
 
     pub(super) fn fire_timers(&mut self, site: Site) {
         match site {
-            Site::Coordinator => {
-                let now = self.coordinator.clock.now(self.now);
-                let Some(running) = &mut self.coordinator.running else { return };
+            Site::Coordinator | Site::Witness(_) => {
+                let now = self.coordinating(site).clock.now(self.now);
+                let Some(running) = &mut self.coordinating_mut(site).running else { return };
                 for shard in &mut running.shards {
                     while shard.fire(now) {}
                     shard.machine_mut().settled();

@@ -4,7 +4,9 @@
 //! own, which overtake each other, get lost with or without a sign, and may arrive twice.
 
 use handfast_commit_core::id::TransactionId;
-use handfast_commit_core::message::{FromParticipant, Inquired, ToParticipant, Vote};
+use handfast_commit_core::message::{
+    FromParticipant, Inquired, Order, Report, ToParticipant, Vote,
+};
 use handfast_commit_core::two_phase::coordinator::Reply;
 use handfast_commit_core::two_phase::participant::Input;
 
@@ -29,10 +31,13 @@ impl Letter {
             | Self::Called { .. }
             | Self::Listed { .. }
             | Self::Inquiry { .. }
+            | Self::UpReport { .. }
             | Self::Enlist { .. } => Site::Coordinator,
+            Self::Order { to, .. } | Self::Report { to, .. } => *to,
             Self::Work { to, .. }
             | Self::Hello { to, .. }
             | Self::Down { to, .. }
+            | Self::DownOrder { to, .. }
             | Self::Call { to, .. }
             | Self::List { to, .. }
             | Self::Inquired { to, .. }
@@ -55,9 +60,12 @@ impl Letter {
             | Self::Inquiry { from, .. }
             | Self::PeerAsk { from, .. }
             | Self::PeerAnswer { from, .. }
+            | Self::UpReport { from, .. }
             | Self::Enlist { from, .. } => Site::Participant(*from),
+            Self::Order { from, .. } | Self::Report { from, .. } => *from,
             Self::Hello { .. }
             | Self::Down { .. }
+            | Self::DownOrder { .. }
             | Self::Call { .. }
             | Self::List { .. }
             | Self::Inquired { .. }
@@ -71,10 +79,11 @@ impl Letter {
     /// The session that it belongs to, and whether it goes down, to the participant.
     fn session(&self) -> Option<(u64, usize, bool)> {
         match self {
-            Self::Down { session, to, .. } | Self::Hello { session, to, .. } => {
-                Some((*session, *to, true))
-            }
+            Self::Down { session, to, .. }
+            | Self::DownOrder { session, to, .. }
+            | Self::Hello { session, to, .. } => Some((*session, *to, true)),
             Self::Up { session, from, .. }
+            | Self::UpReport { session, from, .. }
             | Self::UpInquiry { session, from, .. }
             | Self::Welcome { session, from, .. }
             | Self::Unwelcome { session, from } => Some((*session, *from, false)),
@@ -110,6 +119,8 @@ impl Letter {
         match self {
             Self::Down { message, .. } | Self::Call { message, .. } => Some(about_down(message)),
             Self::Up { message, .. } | Self::Called { message, .. } => Some(message.id()),
+            Self::DownOrder { message, .. } | Self::Order { message, .. } => Some(message.id),
+            Self::UpReport { message, .. } | Self::Report { message, .. } => Some(message.id),
             Self::UpInquiry { id, .. }
             | Self::Inquiry { id, .. }
             | Self::Inquired { id, .. }
@@ -120,7 +131,7 @@ impl Letter {
             | Self::Work { id, .. } => Some(*id),
             Self::Ask { ask, .. } => match ask {
                 Ask::Commit { id, .. } | Ask::Abort { id } | Ask::Look { id } => Some(*id),
-                Ask::Execute { .. } | Ask::Begin => None,
+                Ask::Execute { .. } | Ask::Begin { .. } => None,
             },
             Self::Answer { said: Said::Reply(reply), .. } => about_reply(reply),
             _ => None,
@@ -131,7 +142,7 @@ impl Letter {
         match self {
             Self::Ask { ask, .. } => match ask {
                 Ask::Execute { request, .. } => format!("execute {request}"),
-                Ask::Begin => "begin".to_owned(),
+                Ask::Begin { .. } => "begin".to_owned(),
                 Ask::Commit { .. } => "commit".to_owned(),
                 Ask::Abort { .. } => "abort".to_owned(),
                 Ask::Look { .. } => "look".to_owned(),
@@ -154,6 +165,12 @@ impl Letter {
             Self::Unwelcome { session, .. } => format!("refused {session}"),
             Self::Down { message, .. } | Self::Call { message, .. } => label_down(message),
             Self::Up { message, .. } | Self::Called { message, .. } => label_up(message),
+            Self::DownOrder { message, .. } | Self::Order { message, .. } => {
+                label_order(message.order)
+            }
+            Self::UpReport { message, .. } | Self::Report { message, .. } => {
+                label_report(message.report)
+            }
             Self::UpInquiry { .. } | Self::Inquiry { .. } => "INQUIRE".to_owned(),
             Self::List { .. } => "list".to_owned(),
             Self::Listed { ids, .. } => format!("{} in doubt", ids.len()),
@@ -226,6 +243,33 @@ fn label_reply(reply: &Reply) -> String {
     }
 }
 
+fn label_order(order: Order) -> String {
+    match order {
+        Order::Join { ballot } => format!("JOIN {ballot}"),
+        Order::PreCommit { ballot } => format!("PRE_COMMIT {ballot}"),
+        Order::PreAbort { ballot } => format!("PRE_ABORT {ballot}"),
+        Order::Decided { committed: true } => "DECIDED: commit".to_owned(),
+        Order::Decided { committed: false } => "DECIDED: abort".to_owned(),
+        Order::Forget => "FORGET".to_owned(),
+    }
+}
+
+fn label_report(report: Report) -> String {
+    match report {
+        Report::Joined { ballot, accepted, standing } => {
+            format!("joined {ballot}: {standing:?}, {accepted}")
+        }
+        Report::Moved { ballot } => format!("moved {ballot}"),
+        Report::Refused { promised, .. } => format!("refused: promised {promised}"),
+        Report::Unvoted => "unvoted".to_owned(),
+        Report::Known { committed: true } => "known: committed".to_owned(),
+        Report::Known { committed: false } => "known: aborted".to_owned(),
+        Report::Acknowledged { .. } => "acknowledged".to_owned(),
+        Report::Forgotten => "forgotten".to_owned(),
+        Report::NoInformation => "no information".to_owned(),
+    }
+}
+
 fn label_inquired(outcome: Inquired) -> String {
     format!("answer: {outcome:?}")
 }
@@ -254,7 +298,7 @@ impl World {
     fn name_asks(&mut self, letter: &Letter, traced: Option<EventRef>) {
         let Some(message) = traced else { return };
         match letter {
-            Letter::Ask { call, ask: Ask::Execute { .. } | Ask::Begin } => {
+            Letter::Ask { call, ask: Ask::Execute { .. } | Ask::Begin { .. } } => {
                 self.drawn_asks.insert(*call, message);
             }
             Letter::Answer { call, .. } => {
@@ -384,12 +428,22 @@ impl World {
             }
             Letter::Worked { call, result, .. } => self.worked(call, result),
             Letter::Hello { to, session, origin } => self.greeted(to, session, origin),
-            Letter::Welcome { from, session, reports } => self.welcomed(from, session, reports),
+            Letter::Welcome { from, session, incarnation, reports } => {
+                self.welcomed(from, session, incarnation, reports);
+            }
             Letter::Unwelcome { from, session } => self.broken(from, session, true),
             Letter::Down { to, session, origin, message } => {
                 self.told(to, session, origin, message)
             }
             Letter::Up { from, session, message } => self.heard(from, session, message),
+            Letter::DownOrder { to, session, origin, message } => {
+                self.ordered_over_session(to, session, origin, message);
+            }
+            Letter::UpReport { from, session, message } => {
+                self.reported_over_session(from, session, message);
+            }
+            Letter::Order { from, life, to, message } => self.ordered(from, life, to, message),
+            Letter::Report { to, life, from, message } => self.reported(to, life, from, message),
             Letter::UpInquiry { from, session, id, incarnation } => {
                 self.asked_over_session(from, session, id, incarnation);
             }
@@ -430,9 +484,11 @@ fn may_arrive_twice(letter: &Letter) -> bool {
         | Letter::Inquired { .. }
         | Letter::PeerAsk { .. }
         | Letter::PeerAnswer { .. }
+        | Letter::Order { .. }
+        | Letter::Report { .. }
         | Letter::Enlist { .. } => true,
         // A second copy of the others would be another attempt that nobody knows of.
-        Letter::Ask { ask, .. } => !matches!(ask, Ask::Begin | Ask::Execute { .. }),
+        Letter::Ask { ask, .. } => !matches!(ask, Ask::Begin { .. } | Ask::Execute { .. }),
         _ => false,
     }
 }

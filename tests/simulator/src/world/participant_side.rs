@@ -1,6 +1,6 @@
 //! A participant's side: what its sessions, services and resource calls do around the shard.
 
-use handfast_commit_core::id::{Incarnation, TransactionId};
+use handfast_commit_core::id::{Incarnation, Protocol, TransactionId};
 use handfast_commit_core::message::{FromParticipant, Inquired, ToParticipant, Vote};
 use handfast_commit_core::step::Now;
 use handfast_commit_core::two_phase::coordinator::{OnePhaseReport, Reply};
@@ -78,8 +78,10 @@ impl World {
                     let _ = peer.send(outcome);
                 }
             }
-            // No transaction here has voting sites.
-            Action::Lead { .. } | Action::Report { .. } => {}
+            Action::Lead { to, endpoint: _, message } => {
+                self.lead(Site::Participant(index), &to, message);
+            }
+            Action::Report { via, message } => self.participant_reports(index, via, message),
             Action::AnswerTouch { to, allowed } => {
                 if let Waiter::Touch(waiter) = to {
                     let _ = waiter.send(allowed);
@@ -101,11 +103,11 @@ impl World {
             Note::Alarm { id, alarm } if !self.oracle.excused => {
                 self.oracle.violated(Some(*id), format!("ALARM at p{index}: {alarm}"));
             }
+            Note::Elects { .. } => self.elects(Site::Participant(index)),
             Note::Ended { .. }
             | Note::Alarm { .. }
             | Note::Prepared { .. }
             | Note::Blocked { .. }
-            | Note::Elects { .. }
             | Note::Terminated { .. }
             | Note::ResourceFailed { .. } => {}
         }
@@ -126,6 +128,10 @@ impl World {
             }
             FromParticipant::Committed { .. } => kept == Kept::Prepared,
             FromParticipant::Aborted { .. } => kept == (Kept::Finished { committed: true }),
+            // It holds nothing, and must not forget that it has voted.
+            FromParticipant::Voted { vote: Vote::ReadOnly, .. } => {
+                id.protocol() == Protocol::ThreePhase && kept == Kept::Nothing
+            }
             FromParticipant::Voted { .. } | FromParticipant::Refused { .. } => false,
         };
         if wrong {
@@ -295,7 +301,8 @@ impl World {
         if let Some((session, reports, origin, mut flushed)) = running.welcome.take() {
             match flushed.try_recv() {
                 Ok(()) => {
-                    letters.push(Letter::Welcome { from: index, session, reports });
+                    let incarnation = running.incarnation;
+                    letters.push(Letter::Welcome { from: index, session, incarnation, reports });
                     opened = Some(origin);
                 }
                 Err(oneshot::error::TryRecvError::Empty) => {
@@ -307,6 +314,7 @@ impl World {
         for letter in letters {
             self.post(letter);
         }
+        self.answer_leaders(Site::Participant(index));
         if let Some(origin) = opened {
             debug_assert!(self.is_alive(Site::Participant(index), life));
             self.participant_input(index, Input::Heard { origin, opened: true });

@@ -19,6 +19,8 @@ impl World {
             Storm::Pause => rates.pause_every_us,
             Storm::ClockJump => rates.clock_jump_every_us,
             Storm::DiskReplaced => rates.disk_replaced_every_us,
+            Storm::WitnessCrash if self.swarm.witnesses == 0 => 0,
+            Storm::WitnessCrash => rates.witness_crash_every_us,
         };
         if every == 0 || self.healed {
             return;
@@ -61,7 +63,9 @@ impl World {
                 self.faults.add(Fault::ClockJump);
                 let by = i64::try_from(self.random.below(7_200_000)).unwrap_or(0) - 3_600_000;
                 match anybody {
-                    Site::Coordinator => self.coordinator.clock.wall_offset_ms += by,
+                    Site::Coordinator | Site::Witness(_) => {
+                        self.coordinating_mut(anybody).clock.wall_offset_ms += by;
+                    }
                     Site::Participant(index) => {
                         self.participants[index].clock.wall_offset_ms += by;
                     }
@@ -70,15 +74,17 @@ impl World {
                 self.recorder.record(|trace| trace.clock_jump(now, lane, by));
             }
             Storm::DiskReplaced => self.replace_disk(),
+            Storm::WitnessCrash => {
+                let index = self.random.index(self.swarm.witnesses);
+                self.kill(Site::Witness(index), Fault::WitnessCrash);
+            }
         }
         self.plan_storm(storm);
     }
 
     fn any_site(&mut self) -> Site {
-        match self.random.index(self.swarm.participants + 1) {
-            0 => Site::Coordinator,
-            index => Site::Participant(index - 1),
-        }
+        let sites = self.sites();
+        sites[self.random.index(sites.len())]
     }
 
     fn note_fault(&mut self, site: Option<Site>, what: String) {
@@ -89,9 +95,7 @@ impl World {
     fn partition(&mut self) {
         self.faults.add(Fault::Partition);
         let until = self.now + self.random.between(5_000, 800_000);
-        let sites: Vec<Site> = std::iter::once(Site::Coordinator)
-            .chain((0..self.swarm.participants).map(Site::Participant))
-            .collect();
+        let sites = self.sites();
         let side: Vec<bool> = sites.iter().map(|_| self.random.one_in(2)).collect();
         for (a, from) in sites.iter().enumerate() {
             for (b, to) in sites.iter().enumerate() {
@@ -110,8 +114,9 @@ impl World {
         self.faults.add(Fault::Pause);
         let until = self.now + self.random.between(5_000, 900_000);
         match site {
-            Site::Coordinator => {
-                self.coordinator.paused_until = self.coordinator.paused_until.max(until);
+            Site::Coordinator | Site::Witness(_) => {
+                let process = self.coordinating_mut(site);
+                process.paused_until = process.paused_until.max(until);
             }
             Site::Participant(index) => {
                 let process = &mut self.participants[index];
@@ -147,10 +152,7 @@ impl World {
         self.healed = true;
         self.rates = Rates::none();
         self.cut.clear();
-        for site in std::iter::once(Site::Coordinator)
-            .chain((0..self.swarm.participants).map(Site::Participant))
-            .collect::<Vec<_>>()
-        {
+        for site in self.sites() {
             self.disk(site).set_capacity(None);
         }
         self.note_fault(None, "all faults stop".to_owned());

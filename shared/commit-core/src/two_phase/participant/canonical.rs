@@ -1,6 +1,6 @@
 //! One form for participants that differ in nothing but how long they wait, for model checking.
 
-use super::branch::Branch;
+use super::branch::{Before, Branch};
 use super::{Participant, Via};
 use crate::step::Position;
 
@@ -16,6 +16,7 @@ impl<W: Ord> Participant<W> {
         self.forgotten_at = self.forgotten_at.since(durable);
         for seen in self.slots.values_mut() {
             seen.endpoint.clear();
+            seen.recorded_at = seen.recorded_at.map(|at| at.since(durable));
         }
         for branch in self.branches.values_mut() {
             match branch {
@@ -39,10 +40,15 @@ impl<W: Ord> Participant<W> {
                     each_once(&mut finishing.vias, once);
                     each_once(&mut finishing.leaders, once);
                     finishing.at = finishing.at.map(|at| at.since(durable));
+                    if let Before::Voted(told) = &mut finishing.before {
+                        told.at = told.at.since(durable);
+                    }
                 }
                 Branch::Voted(voted) => {
                     voted.seat.at = voted.seat.at.since(durable);
                     voted.attempts = 0;
+                    // One more wait, in which the question is asked again.
+                    voted.unanswered = false;
                     voted.waiting_for.clear();
                 }
                 Branch::Decided(decided) => {

@@ -127,6 +127,17 @@ impl<W> Participant<W> {
                 self.branches.insert(id, Branch::OnePhase { commit, at });
                 self.vote(vec![via], id, Vote::Committed { earlier: None }, result);
             }
+            // It voted, and has not written how it ends: a no would be taken for its acknowledgement.
+            Some(Branch::Aborting(finishing @ Finishing { before: Before::Voted(_), .. })) => {
+                mark(Mark::ThreeVotedWhileAborting);
+                let Before::Voted(told) = &finishing.before else {
+                    unreachable!("the pattern above")
+                };
+                self.out.speaks_of(told.at);
+                let result = told.record.result.clone();
+                self.branches.insert(id, Branch::Aborting(finishing));
+                self.vote(vec![via], id, Vote::Prepared, result);
+            }
             Some(branch @ Branch::Aborting(_)) => {
                 mark(Mark::PrepareOfEnded);
                 self.branches.insert(id, branch);

@@ -93,6 +93,8 @@ pub(crate) struct SlotSeen {
     pub(crate) lowest_live: Sequence,
     /// Where it answers; empty when only the log remembers it.
     pub(crate) endpoint: String,
+    /// Where the log says so; `None` when the coordinator has come further since.
+    pub(crate) recorded_at: Option<Position>,
 }
 
 /// A branch that this participant cannot end by itself, for people.
@@ -168,7 +170,9 @@ impl<W> Participant<W> {
             ParticipantRecord::SlotSeen { .. } if mutant(Mutant::RestartForgetsEpoch) => {}
             ParticipantRecord::SlotSeen { slot, epoch, lowest_live } => {
                 let endpoint = String::new();
-                self.slots.insert(slot, SlotSeen { epoch, lowest_live, endpoint });
+                let recorded_at = Some(at);
+                let seen = SlotSeen { epoch, lowest_live, endpoint, recorded_at };
+                self.slots.insert(slot, seen);
             }
         }
     }
@@ -376,17 +380,14 @@ impl<W> Participant<W> {
         if passed {
             let lowest_live = origin.lowest_live;
             let endpoint = origin.endpoint.clone();
-            let seen = SlotSeen { epoch: origin.epoch, lowest_live, endpoint };
+            let (epoch, recorded_at) = (origin.epoch, None);
+            let seen = SlotSeen { epoch, lowest_live, endpoint, recorded_at };
             self.slots.insert(origin.slot, seen);
             let trimmed = self.trim(origin.slot);
             if new_epoch || !trimmed.is_empty() {
                 // First: a log that is cut between the two must not have forgotten a transaction that
                 // it would then begin again.
-                self.record_lazily(ParticipantRecord::SlotSeen {
-                    slot: origin.slot,
-                    epoch: origin.epoch,
-                    lowest_live,
-                });
+                self.record_seen(origin.slot);
             }
             for id in trimmed {
                 self.record_lazily(ParticipantRecord::Forgotten { id });
@@ -532,6 +533,23 @@ impl<W> Participant<W> {
 
     pub(crate) fn force(&mut self, record: ParticipantRecord, changes: Vec<Change>) -> Position {
         self.out.force(ParticipantEntry { record, changes })
+    }
+
+    /// The log knows how far a slot's transactions are over, or will before what is written next. Returns where.
+    pub(crate) fn record_seen(&mut self, slot: Slot) -> Position {
+        let Some(seen) = self.slots.get(&slot) else {
+            return Position(0);
+        };
+        if let Some(at) = seen.recorded_at {
+            return at;
+        }
+        let (epoch, lowest_live) = (seen.epoch, seen.lowest_live);
+        self.record_lazily(ParticipantRecord::SlotSeen { slot, epoch, lowest_live });
+        let at = self.out.position();
+        if let Some(seen) = self.slots.get_mut(&slot) {
+            seen.recorded_at = Some(at);
+        }
+        at
     }
 
     pub(crate) fn record_lazily(&mut self, record: ParticipantRecord) {
