@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use handfast_commit_core::id::{Protocol, TransactionId};
 use handfast_commit_core::message::{Order, ToParticipant};
+use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::three_phase::SiteName;
 use handfast_commit_core::two_phase::coordinator::{Action, Event, Input};
 use handfast_commit_core::two_phase::participant::Via;
@@ -116,6 +117,7 @@ impl Effects<ShardAction> for CoordinatorEffects {
                 reached(point.0);
                 match &to {
                     SiteName::Participant(name) => self.links.lead(name, message),
+                    SiteName::Witness(_) if mutant(Mutant::WitnessesNotTold) => {}
                     SiteName::Witness(name) => self.witnesses.lead(name, message),
                     // It does not lead itself.
                     SiteName::Coordinator => {}

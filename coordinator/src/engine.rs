@@ -275,8 +275,10 @@ impl Engine {
                 unreadable,
             );
             let mut driver = Driver::new(machine, log.clone(), effects.clone());
-            let resumed = driver.machine_mut().resume(clock.now());
-            driver.apply(resumed);
+            if !mutant(Mutant::RestartLeadsNobody) {
+                let resumed = driver.machine_mut().resume(clock.now());
+                driver.apply(resumed);
+            }
             threads.push(queue.spawn(&index.to_string(), clock, driver)?);
         }
         let memory = Arc::new(Semaphore::new(permits(config.in_flight_bytes_max)));

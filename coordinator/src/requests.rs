@@ -258,7 +258,7 @@ pub(crate) fn permits(bytes: usize) -> usize {
 fn fingerprint(protocol: Protocol, branches: &BTreeMap<ParticipantName, Bytes>) -> u64 {
     let mut digest = xxhash_rust::xxh3::Xxh3::new();
     // The same work by another protocol is another request.
-    if protocol != Protocol::TwoPhase {
+    if protocol != Protocol::TwoPhase && !mutant(Mutant::RequestOfAnyProtocol) {
         digest.update(&[protocol as u8]);
     }
     for (name, work) in branches {

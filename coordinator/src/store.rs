@@ -90,6 +90,7 @@ impl Found {
 /// The end of the outcome window: ids sort by protocol before they sort by age.
 fn expired_through(protocol: Protocol) -> &'static [u8] {
     match protocol {
+        _ if mutant(Mutant::WindowOfAllProtocols) => b"expired-through",
         Protocol::ThreePhase => b"expired-through-3",
         Protocol::TwoPhase | Protocol::PaxosCommit => b"expired-through",
     }

@@ -361,6 +361,9 @@ pub struct Demo {
     /// Mean time between two kills, as in 2, 0.5 or 500ms; 0 kills nobody
     #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = parse_kill_every)]
     pub kill_every: f64,
+    /// Mean time between two moments when a process is cut off from the others for a while; 0 cuts nobody off
+    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = parse_partition_every)]
+    pub partition_every: f64,
     /// How the transfers are committed
     #[arg(long, value_enum, value_name = "PROTOCOL", default_value = "two-phase")]
     pub protocol: DemoProtocol,
@@ -398,6 +401,8 @@ impl DemoProtocol {
 const DEMO_CLIENTS_MAX: usize = 2000;
 /// A server needs some time to come up; killing faster than this shows nothing.
 const KILL_EVERY_MIN_S: f64 = 0.05;
+/// A cut takes its time as well.
+const PARTITION_EVERY_MIN_S: f64 = 0.5;
 
 fn parse_clients(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -407,6 +412,15 @@ fn parse_clients(text: &str) -> Result<usize, String> {
 }
 
 fn parse_kill_every(text: &str) -> Result<f64, String> {
+    parse_every(text, KILL_EVERY_MIN_S).map_err(|range| format!("{range}, or 0 to kill nobody"))
+}
+
+fn parse_partition_every(text: &str) -> Result<f64, String> {
+    parse_every(text, PARTITION_EVERY_MIN_S)
+        .map_err(|range| format!("{range}, or 0 to cut nobody off"))
+}
+
+fn parse_every(text: &str, least_s: f64) -> Result<f64, String> {
     let (number, unit_s) = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
         (Some(number), _) => (number, 0.001),
         (None, Some(number)) => (number, 1.0),
@@ -414,8 +428,8 @@ fn parse_kill_every(text: &str) -> Result<f64, String> {
     };
     match number.parse::<f64>().map(|number| number * unit_s) {
         Ok(0.0) => Ok(0.0),
-        Ok(seconds) if (KILL_EVERY_MIN_S..=86_400.0).contains(&seconds) => Ok(seconds),
-        _ => Err(format!("it takes seconds from {KILL_EVERY_MIN_S} to 86400, or 0 to kill nobody")),
+        Ok(seconds) if (least_s..=86_400.0).contains(&seconds) => Ok(seconds),
+        _ => Err(format!("it takes seconds from {least_s} to 86400")),
     }
 }
 

@@ -65,6 +65,14 @@ impl Vitals {
         }
     }
 
+    /// Of a server that is served elsewhere.
+    #[cfg(test)]
+    pub fn up_at(name: &'static str, address: &str) -> Arc<Self> {
+        let vitals = Self::new(name);
+        vitals.state.send_replace(State::Up(address.to_owned()));
+        Arc::new(vitals)
+    }
+
     /// Whether it is ready, and where.
     pub fn state(&self) -> State {
         self.state.borrow().clone()

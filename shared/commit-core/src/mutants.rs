@@ -226,6 +226,18 @@ mutants! {
     ForgetAtQuorum, "forget-at-quorum", Tests,
         "A decision may be forgotten when a quorum has it on the disk, and not everybody.";
 
+    // ---- three-phase commit around the core ----
+    AnswersForAnotherSite, "answers-for-another-site", Tests,
+        "A coordinator answers orders that are meant for another coordinator or another witness.";
+    RestartLeadsNobody, "restart-leads-nobody", Tests,
+        "A coordinator that finds a vote in its log sets no timer for it.";
+    UndecidedNotTold, "undecided-not-told", Tests, "A caller waits for as long as a quorum is missing.";
+    WindowOfAllProtocols, "window-of-all-protocols", Tests,
+        "What has left the outcome window in one protocol has left it in the others.";
+    RequestOfAnyProtocol, "request-of-any-protocol", Tests, "The same work by another protocol is the same request.";
+    OnlyFirstPlace, "only-first-place", Tests, "A site is looked for in the likeliest place only.";
+    WitnessesNotTold, "witnesses-not-told", Tests, "Orders to witnesses are not sent.";
+
     // ---- the participant around its core ----
     StaleAnswerHeard, "stale-answer-heard", Tests, "An answer of a coordinator whose epoch is over is heard.";
     StaleSessionHeard, "stale-session-heard", Tests, "What comes over an older session is heard.";

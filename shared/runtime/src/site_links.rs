@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use handfast_commit_core::message::{FromSite, ToSite};
+use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::three_phase::SiteName;
 use handfast_wire::site::{self, Lead, ORDERS_MAX};
 use handfast_wire::v1;
@@ -171,6 +172,9 @@ impl Link {
                 Ok(()) => return Ok(()),
                 // It may be somewhere else.
                 Err(status) => last = status,
+            }
+            if mutant(Mutant::OnlyFirstPlace) {
+                break;
             }
         }
         Err(last)

@@ -86,6 +86,16 @@ pub fn execute_request<P: Into<Bytes>>(
     request
 }
 
+/// The same, to be committed under this protocol.
+#[must_use]
+pub fn under(
+    protocol: v1::Protocol,
+    mut request: v1::ExecuteTransactionRequest,
+) -> v1::ExecuteTransactionRequest {
+    request.options.get_or_insert_default().protocol = protocol.into();
+    request
+}
+
 /// Executes a transaction, in one attempt without a deadline of its own.
 ///
 /// # Errors
@@ -160,8 +170,8 @@ pub async fn list(
 /// # Errors
 /// As they came.
 pub async fn running(address: SocketAddr) -> Result<Vec<String>, Status> {
-    use v1::TransactionState::{Active, Committing, Preparing};
-    list(address, &[Active, Preparing, Committing]).await
+    use v1::TransactionState::{Active, Committing, PreCommitted, Preparing};
+    list(address, &[Active, Preparing, PreCommitted, Committing]).await
 }
 
 /// The registered participants.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use handfast_client::key_value::{Results, Work};
-use handfast_client::{Client, ClientMode, Request};
+use handfast_client::{Client, ClientMode, Protocol, Request};
 use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
@@ -25,6 +25,7 @@ const IMPATIENT: Duration = Duration::from_millis(150);
 #[derive(Debug)]
 pub struct Bank {
     participants: Vec<String>,
+    protocols: Vec<Protocol>,
     oracle: Arc<Oracle>,
 }
 
@@ -48,7 +49,14 @@ impl Bank {
             .fold(Work::new(), |work, number| work.put(account(number), OPENING.to_string()));
         let work = participants.iter().map(|name| (name.clone(), opening.clone()));
         oracle.execute(&cluster.client(), "opening", work).await.committed();
-        Self { participants, oracle }
+        Self { participants, protocols: vec![Protocol::TwoPhase], oracle }
+    }
+
+    /// Its transfers are committed under these protocols, each under one of them at random.
+    #[must_use]
+    pub fn under(mut self, protocols: &[Protocol]) -> Self {
+        self.protocols = protocols.to_vec();
+        self
     }
 
     /// What all accounts hold together, always.
@@ -72,14 +80,16 @@ impl Bank {
             let client = clients.entry((mode == ClientMode::Stream, deadline));
             let client = client.or_insert_with(|| cluster.client_in(mode, deadline)).clone();
             let (participants, oracle) = (self.participants.clone(), Arc::clone(&self.oracle));
+            let protocols = self.protocols.clone();
             let (stop, mut random) = (Arc::clone(&stop), random.fork(teller + 1));
             tasks.push(tokio::spawn(async move {
                 let mut number = 0;
                 while !stop.load(Ordering::Relaxed) {
                     let work = transfer(&participants, &mut random);
+                    let protocol = *random.one_of(&protocols);
                     let request_id = format!("teller-{teller}-{number}");
                     number += 1;
-                    oracle.execute(&client, &request_id, work).await;
+                    oracle.execute_under(protocol, &client, &request_id, work).await;
                 }
             }));
         }

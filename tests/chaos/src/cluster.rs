@@ -20,6 +20,7 @@ use crate::server::{Server, text};
 #[derive(Debug)]
 pub struct Plan {
     participants: Vec<String>,
+    witnesses: Vec<String>,
     coordinator_arguments: Vec<String>,
     participant_arguments: Vec<String>,
     environment: Vec<(String, String)>,
@@ -32,6 +33,7 @@ impl Plan {
     pub fn new(participants: &[&str]) -> Self {
         Self {
             participants: participants.iter().map(|name| (*name).to_owned()).collect(),
+            witnesses: Vec::new(),
             coordinator_arguments: Vec::new(),
             participant_arguments: Vec::new(),
             environment: Vec::new(),
@@ -60,7 +62,14 @@ impl Plan {
         self
     }
 
-    /// The coordinator reaches each participant through a [`Proxy`].
+    /// Witnesses of its three-phase transactions, of these names.
+    #[must_use]
+    pub fn witnesses(mut self, names: &[&str]) -> Self {
+        self.witnesses = names.iter().map(|name| (*name).to_owned()).collect();
+        self
+    }
+
+    /// The coordinator, and every other participant, reaches each participant through a [`Proxy`].
     #[must_use]
     pub fn proxied(mut self) -> Self {
         self.proxied = true;
@@ -77,10 +86,28 @@ impl Plan {
             Err(error) => panic!("cannot make a temporary folder: {error}"),
         };
         let data = |name: &str| text(&folder.path().join(name));
+        let mut witnesses = BTreeMap::new();
         // More than one, however few cores there are: what belongs to which is a thing to get wrong.
         let mut arguments: Vec<_> =
             ["--shards", "2", "--data", &data("coordinator")].map(str::to_owned).to_vec();
         arguments.extend(self.coordinator_arguments);
+        for (number, name) in self.witnesses.iter().enumerate() {
+            let slot = (1000 + number).to_string();
+            let own = ["--witness-name", name, "--slot", &slot, "--data", &data(name)];
+            let mut server = Server::new(
+                &format!("witness {name}"),
+                program("handfast-coordinator"),
+                own.map(str::to_owned).to_vec(),
+            );
+            server.set_environment(&self.environment);
+            witnesses.insert(name.clone(), server);
+        }
+        if !witnesses.is_empty() {
+            let place =
+                |(name, server): (&String, &Server)| format!("{name}={}", server.endpoint());
+            let places: Vec<_> = witnesses.iter().map(place).collect();
+            arguments.extend(["--witnesses".to_owned(), places.join(",")]);
+        }
         let mut coordinator =
             Server::new("coordinator", program("handfast-coordinator"), arguments);
         coordinator.set_environment(&self.environment);
@@ -104,7 +131,7 @@ impl Plan {
             }
             participants.insert(name.clone(), server);
         }
-        let mut cluster = Cluster { coordinator, participants, proxies, folder };
+        let mut cluster = Cluster { coordinator, participants, witnesses, proxies, folder };
         cluster.start_all().await;
         cluster
     }
@@ -125,6 +152,7 @@ pub struct Cluster {
     /// The coordinator.
     pub coordinator: Server,
     participants: BTreeMap<String, Server>,
+    witnesses: BTreeMap<String, Server>,
     proxies: BTreeMap<String, Proxy>,
     // Last: the processes end before their folders go.
     folder: TempDir,
@@ -159,6 +187,17 @@ impl Cluster {
         }
     }
 
+    /// A witness.
+    ///
+    /// # Panics
+    /// When there is none of that name.
+    pub fn witness(&mut self, name: &str) -> &mut Server {
+        match self.witnesses.get_mut(name) {
+            Some(server) => server,
+            None => panic!("this test has no witness {name}"),
+        }
+    }
+
     /// Where a participant is served.
     ///
     /// # Panics
@@ -171,9 +210,11 @@ impl Cluster {
         }
     }
 
-    /// All processes: the coordinator, then the participants.
+    /// All processes: the coordinator, then the participants, then the witnesses.
     pub fn servers(&mut self) -> impl Iterator<Item = &mut Server> {
-        std::iter::once(&mut self.coordinator).chain(self.participants.values_mut())
+        std::iter::once(&mut self.coordinator)
+            .chain(self.participants.values_mut())
+            .chain(self.witnesses.values_mut())
     }
 
     /// The connection from the coordinator to a participant; see [`Plan::proxied`].

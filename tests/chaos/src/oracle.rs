@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use handfast_client::key_value::{Results, Work};
-use handfast_client::{Bytes, Client, Error, Request, RequestId, Resolution, TransactionId};
+use handfast_client::{
+    Bytes, Client, Error, Protocol, Request, RequestId, Resolution, TransactionId,
+};
 
 use crate::cluster::Cluster;
 use crate::eventually::eventually_ok;
@@ -46,6 +48,8 @@ impl Answer {
 #[derive(Debug, Clone)]
 struct Entry {
     work: BTreeMap<String, Work>,
+    /// A repetition has to name the same one.
+    protocol: Protocol,
     answer: Answer,
 }
 
@@ -77,7 +81,24 @@ impl Oracle {
         self.execute_request(client, request_id, work, |request| request).await
     }
 
-    /// The same, with more said in the request.
+    /// The same, to be committed under this protocol.
+    pub async fn execute_under(
+        &self,
+        protocol: Protocol,
+        client: &Client,
+        request_id: &str,
+        work: impl IntoIterator<Item = (impl Into<String>, Work)>,
+    ) -> Answer {
+        let work: BTreeMap<_, _> =
+            work.into_iter().map(|(name, work)| (name.into(), work)).collect();
+        let request_id = self.expect_under(protocol, request_id, work.clone());
+        let answer =
+            attempt(client, &request_id, &work, |request| request.protocol(protocol)).await;
+        self.record(&request_id, answer.clone());
+        answer
+    }
+
+    /// Executes a two-phase transaction with more said in the request.
     pub async fn execute_request(
         &self,
         client: &Client,
@@ -97,9 +118,22 @@ impl Oracle {
     /// # Panics
     /// When the request_id cannot be one.
     pub fn expect(&self, request_id: &str, work: BTreeMap<String, Work>) -> RequestId {
+        self.expect_under(Protocol::TwoPhase, request_id, work)
+    }
+
+    /// The same, of a request under this protocol.
+    ///
+    /// # Panics
+    /// When the request_id cannot be one.
+    pub fn expect_under(
+        &self,
+        protocol: Protocol,
+        request_id: &str,
+        work: BTreeMap<String, Work>,
+    ) -> RequestId {
         let request_id = name(request_id);
         let answer = Answer::Unknown("it was not answered".to_owned());
-        self.entries().insert(request_id.clone(), Entry { work, answer });
+        self.entries().insert(request_id.clone(), Entry { work, protocol, answer });
         request_id
     }
 
@@ -175,10 +209,10 @@ impl Oracle {
             .entries()
             .iter()
             .filter(|(_, entry)| matches!(entry.answer, Answer::Unknown(_)))
-            .map(|(request_id, entry)| (request_id.clone(), entry.work.clone()))
+            .map(|(request_id, entry)| (request_id.clone(), entry.clone()))
             .collect();
         let mut wrong = Vec::new();
-        for (turn, (request_id, work)) in unknown.into_iter().enumerate() {
+        for (turn, (request_id, entry)) in unknown.into_iter().enumerate() {
             if turn % 2 == 0 {
                 match client.resolve(request_id.clone(), crate::patience()).await {
                     Ok(Resolution::Committed(status)) => match status.transaction_id.parse() {
@@ -191,7 +225,8 @@ impl Oracle {
                     Err(error) => wrong.push(format!("{request_id} cannot be resolved: {error}")),
                 }
             } else {
-                match attempt(&client, &request_id, &work, |request| request).await {
+                let under = |request: Request| request.protocol(entry.protocol);
+                match attempt(&client, &request_id, &entry.work, under).await {
                     Answer::Unknown(why) => {
                         wrong.push(format!("{request_id} is unknown after healing: {why}"));
                     }

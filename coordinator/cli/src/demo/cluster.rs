@@ -1,7 +1,7 @@
 //! The system of the demo: a coordinator and three key-value participants, as processes of their own.
 //!
 //! The coordinator comes back on the port that it had, because that is where clients look for it. A
-//! participant comes back on whatever port is free, and has to be found again.
+//! participant comes back on whatever port is free. Among each other they are reached through [`Network`].
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,17 +12,21 @@ use handfast_client::Client;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::demo::bank::STORES;
+use crate::demo::network::Network;
 use crate::process::{Launch, Process, State, Vitals};
 use crate::programs::free_port;
 
 /// How long a server may take until it is ready.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// The number of the coordinator among the processes.
+const COORDINATOR: usize = 0;
 const POLL: Duration = Duration::from_millis(20);
 
 /// The processes, coordinator first.
 #[derive(Debug)]
 pub struct Cluster {
     processes: Vec<Process>,
+    network: Arc<Network>,
     endpoint: String,
     /// Servers that ended though nobody killed them, and how often.
     deaths: BTreeMap<(&'static str, String), u32>,
@@ -50,15 +54,34 @@ impl Cluster {
             }
         };
         let listen = format!("127.0.0.1:{port}");
-        let mut launches = vec![launch("coordinator", coordinator, &["--listen", &listen])];
-        launches.extend(STORES.map(|name| {
-            let own = ["key-value", "--name", name, "--listen", "127.0.0.1:0"];
-            launch(name, participant, &[&own[..], &["--coordinator", &endpoint]].concat())
+        let (mut network, listeners) = Network::open(1 + STORES.len()).await?;
+        let at = network.endpoint(COORDINATOR);
+        let own = ["--listen", &listen, "--advertise", at];
+        let mut launches = vec![launch("coordinator", coordinator, &own)];
+        launches.extend(STORES.iter().enumerate().map(|(index, name)| {
+            let own = ["key-value", "--name", *name, "--listen", "127.0.0.1:0"];
+            let reached = ["--advertise", network.endpoint(1 + index), "--coordinator", at];
+            launch(name, participant, &[&own[..], &reached].concat())
         }));
-        let processes = launches.into_iter().map(Process::start).collect::<Result<_, _>>()?;
-        let mut cluster = Self { processes, endpoint, deaths: BTreeMap::new() };
+        let processes = launches.into_iter().map(Process::start).collect::<Result<Vec<_>, _>>()?;
+        let vitals: Vec<_> = processes.iter().map(|process| Arc::clone(process.vitals())).collect();
+        network.forward(listeners, &vitals);
+        let network = Arc::new(network);
+        let mut cluster = Self { processes, network, endpoint, deaths: BTreeMap::new() };
+        cluster.tell_network();
         cluster.first_start().await?;
         Ok(cluster)
+    }
+
+    /// What is between the processes.
+    pub fn network(&self) -> &Arc<Network> {
+        &self.network
+    }
+
+    fn tell_network(&self) {
+        for (index, process) in self.processes.iter().enumerate() {
+            self.network.is_process(index, process.pid());
+        }
     }
 
     /// Where the coordinator is, for as long as the demo runs.
@@ -94,6 +117,7 @@ impl Cluster {
         if let Some(status) = process.kill_and_restart().await? {
             *self.deaths.entry((process.vitals().name, status.to_string())).or_default() += 1;
         }
+        self.tell_network();
         Ok(())
     }
 
@@ -107,6 +131,7 @@ impl Cluster {
                 *self.deaths.entry((process.vitals().name, status.to_string())).or_default() += 1;
             }
         }
+        self.tell_network();
         Ok(())
     }
 

@@ -1,8 +1,8 @@
 //! `handfast demo`: a whole system at work, and under fire.
 //!
 //! It starts a coordinator and three key-value participants as processes of their own, opens accounts at
-//! all three, and lets many clients move money while processes die by kill -9. Then it lets everything
-//! come back, and compares what the stores hold with what the clients were told.
+//! all three, and lets many clients move money while processes die by kill -9 and are cut off from each other.
+//! Then it lets everything come back, and compares what the stores hold with what the clients were told.
 //!
 //! The law: a promise that cannot be checked counts as broken. Children never outlive the demo.
 
@@ -11,6 +11,7 @@ mod chaos;
 mod check;
 mod cluster;
 mod load;
+mod network;
 mod progress;
 pub mod random;
 mod report;
@@ -42,6 +43,8 @@ use crate::programs::{self, COORDINATOR, PARTICIPANT};
 
 /// The killer's stream of random numbers; clients have those of their own number.
 const CHAOS_STREAM: u64 = u64::MAX / 2;
+/// Whoever cuts the network has another.
+const NETWORK_STREAM: u64 = u64::MAX / 2 + 1;
 
 /// Runs the demo.
 ///
@@ -216,6 +219,7 @@ async fn perform(
         unresolved,
         in_doubt_after_healing,
         vitals: cluster.vitals(),
+        cuts: cluster.network().cuts(),
         total_before,
         total_after,
         load,
@@ -225,7 +229,7 @@ async fn perform(
     })
 }
 
-/// Runs the clients, and the killer beside them, for as long as was asked for.
+/// Runs the clients, and whoever kills and cuts beside them, for as long as was asked for.
 async fn load(
     options: &Demo,
     seed: u64,
@@ -242,11 +246,14 @@ async fn load(
         let teller = Teller::new(number, client.clone(), bank, random, Arc::clone(tally));
         teller.work_until(end)
     });
-    let every = Some(options.kill_every).filter(|seconds| *seconds > 0.0);
-    let every = every.map(Duration::from_secs_f64);
-    let chaos = chaos::kill_until(end, every, Random::new(seed, CHAOS_STREAM), cluster);
+    let every = |seconds: f64| Some(seconds).filter(|seconds| *seconds > 0.0);
+    let kill_every = every(options.kill_every).map(Duration::from_secs_f64);
+    let cut_every = every(options.partition_every).map(Duration::from_secs_f64);
+    let network = Arc::clone(cluster.network());
+    let cuts = chaos::cut_until(end, cut_every, Random::new(seed, NETWORK_STREAM), &network);
+    let chaos = chaos::kill_until(end, kill_every, Random::new(seed, CHAOS_STREAM), cluster);
     let working = async {
-        let (tellers, killed) = tokio::join!(together(tellers), chaos);
+        let (tellers, killed, ()) = tokio::join!(together(tellers), chaos, cuts);
         killed.map(|()| tellers)
     };
     tokio::select! {
@@ -285,6 +292,10 @@ fn introduction(options: &Demo, seed: u64, folder: &Path) -> String {
         true => format!("a kill -9 about every {} s", options.kill_every),
         false => "nobody is killed".to_owned(),
     };
+    let cuts = match options.partition_every > 0.0 {
+        true => format!("somebody cut off about every {} s", options.partition_every),
+        false => "the network holds".to_owned(),
+    };
     let protocol = match options.protocol {
         DemoProtocol::TwoPhase => "two-phase commit",
         DemoProtocol::ThreePhase => "three-phase commit",
@@ -292,7 +303,7 @@ fn introduction(options: &Demo, seed: u64, folder: &Path) -> String {
     };
     format!(
         "a coordinator and {} key-value participants in {}\n{} accounts of {}, {} clients, {protocol}, {} s, \
-         {kills}, seed {seed}",
+         {kills}, {cuts}, seed {seed}",
         STORES.len(),
         folder.display(),
         options.accounts,

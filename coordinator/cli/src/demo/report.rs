@@ -24,6 +24,8 @@ pub struct Report {
     /// `None` when somebody would not say.
     pub in_doubt_after_healing: Option<usize>,
     pub vitals: Vec<Arc<Vitals>>,
+    /// How often each process was cut off, in the order of `vitals`.
+    pub cuts: Vec<u64>,
     pub total_before: i64,
     /// `None` when the stores could not be read.
     pub total_after: Option<i64>,
@@ -56,6 +58,10 @@ impl Report {
 
     fn kills(&self) -> u64 {
         self.vitals.iter().map(|vitals| vitals.kills()).sum()
+    }
+
+    fn cuts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.vitals.iter().zip(&self.cuts).map(|(vitals, count)| (vitals.name, *count))
     }
 
     fn recoveries(&self) -> u64 {
@@ -97,6 +103,8 @@ impl Report {
             "in_doubt_after_healing": self.in_doubt_after_healing,
             "kills": self.kills(),
             "kills_by_process": by_process,
+            "partitions": self.cuts.iter().sum::<u64>(),
+            "partitions_by_process": self.cuts().collect::<std::collections::BTreeMap<_, _>>(),
             "recoveries": self.recoveries(),
             "recovery_ms_max": milliseconds(self.slowest_recovery()),
             "healing_ms": milliseconds(self.healing),
@@ -114,6 +122,7 @@ impl Report {
             "accounts": self.options.accounts,
             "protocol": self.options.protocol.word(),
             "kill_every_s": self.options.kill_every,
+            "partition_every_s": self.options.partition_every,
             "seed": self.seed,
             "promises_broken": self.broken,
             "folder": self.kept.as_ref().map(|folder| folder.display().to_string()),
@@ -152,6 +161,8 @@ impl Report {
             .map(|vitals| format!("{} {}", vitals.name, vitals.kills()))
             .collect();
         row("kills", self.kills().to_string(), kills.join(", "));
+        let cuts: Vec<_> = self.cuts().map(|(name, count)| format!("{name} {count}")).collect();
+        row("cut off", self.cuts.iter().sum::<u64>().to_string(), cuts.join(", "));
         let slowest = match self.recoveries() {
             0 => String::new(),
             _ => format!("the slowest took {:.1} s", self.slowest_recovery().as_secs_f64()),
@@ -210,6 +221,7 @@ mod tests {
             unresolved: 0,
             in_doubt_after_healing: Some(0),
             vitals: Vec::new(),
+            cuts: Vec::new(),
             total_before: 300_000,
             total_after: Some(300_000),
             load: Duration::from_secs(10),
@@ -238,6 +250,7 @@ mod tests {
             "unknown",
             "in_doubt_after_healing",
             "kills",
+            "partitions",
             "total_before",
             "total_after",
             "transactions_per_second",

@@ -48,6 +48,14 @@ impl Voted {
         Self { record, seat, attempts: 0, unanswered: false, waiting_for }
     }
 
+    /// For people: what it waits for now. While it leads that changes with every report.
+    pub(crate) fn waiting_for(&self) -> String {
+        if self.seat.leads() {
+            return self.seat.waiting_for(&self.record.electorate.sites);
+        }
+        self.waiting_for.clone()
+    }
+
     /// For people.
     pub(crate) fn view(&self) -> SiteView {
         SiteView::of(&self.seat, &self.record.electorate.sites)

@@ -126,7 +126,7 @@ impl<W> Coordinator<W> {
                     self.out.act(Action::Reply { to: waiter.to, reply });
                 }
             }
-            Phase::Voted(voted) => {
+            Phase::Voted(voted) if !mutant(Mutant::UndecidedNotTold) => {
                 // Nobody knows, and it may take as long as a quorum is missing.
                 let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut transaction.waiters)
                     .into_iter()
@@ -141,7 +141,7 @@ impl<W> Coordinator<W> {
                 }
             }
             Phase::Delivering(_) => self.answer_decided(now, id),
-            Phase::Active { .. } | Phase::Preparing { .. } => {}
+            Phase::Active { .. } | Phase::Preparing { .. } | Phase::Voted(_) => {}
         }
     }
 

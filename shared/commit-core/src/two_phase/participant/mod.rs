@@ -207,7 +207,7 @@ impl<W> Participant<W> {
                 id: *id,
                 one_phase: None,
                 since_ms: voted.record.since_ms,
-                waiting_for: voted.waiting_for.clone(),
+                waiting_for: voted.waiting_for(),
                 site: Some(voted.view()),
             }),
             Branch::Committing(Finishing { before: Before::Prepared(record), .. })
