@@ -61,7 +61,7 @@ fn core(epoch: u64) -> Coordinator<u32> {
         ..Config::default()
     };
     let mut core = Coordinator::new(identity, config);
-    if epoch % 2 == 0 {
+    if epoch.is_multiple_of(2) {
         let name = "w".parse().expect("a name");
         core.set_witnesses(vec![Witness { name, endpoint: "http://127.0.0.1:1".to_owned() }]);
     }
@@ -177,7 +177,7 @@ impl Host {
     fn obeyed(&mut self, event: u8) -> bool {
         let Some((from, ToSite { id, order, .. })) = self.orders.pop_front() else { return false };
         let report = match order {
-            Order::Join { ballot } if event % 2 == 0 => {
+            Order::Join { ballot } if event.is_multiple_of(2) => {
                 Report::Joined { ballot, accepted: Ballot::NONE, standing: Standing::Waiting }
             }
             Order::Join { ballot } => {
