@@ -194,6 +194,11 @@ impl<W> Coordinator<W> {
                 if branch.vote.is_some() {
                     return mark(Mark::VoteRepeated); // it changes nothing
                 }
+                if is_three_phase(id) && !branch.owed {
+                    // Nobody is asked before the logs of all are known, and who votes all the same knows no sites.
+                    mark(Mark::VoteOfAStranger);
+                    return self.alarm(id, &from, Alarm::VoteOfAStranger);
+                }
                 if branch.enlisted.is_some_and(|enlisted| enlisted != incarnation)
                     && !mutant(Mutant::ChangedLogCounted)
                 {
