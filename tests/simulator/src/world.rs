@@ -94,6 +94,8 @@ pub struct World {
     pub(crate) decisions: BTreeMap<TransactionId, bool>,
     /// What participants have said that they aborted.
     pub(crate) said_aborted: BTreeSet<(usize, TransactionId)>,
+    /// The coordinator's disk has something else to do until then.
+    pub(crate) slow_until: u64,
     pub(crate) healed: bool,
     pub(crate) ended: bool,
     /// Which participants have a look at their locks planned.
@@ -174,6 +176,7 @@ impl World {
             cut: BTreeMap::new(),
             decisions: BTreeMap::new(),
             said_aborted: BTreeSet::new(),
+            slow_until: 0,
             healed: false,
             ended: false,
             lock_looks: vec![false; swarm.participants],

@@ -29,6 +29,9 @@ impl World {
             self.faults.add(Fault::SlowDisk);
             takes += self.random.between(20_000, 500_000);
         }
+        if site == Site::Coordinator {
+            takes = takes.max(self.slow_until.saturating_sub(self.now));
+        }
         self.set_syncing(site, true);
         self.syncs.insert(site, self.now);
         self.agenda.plan(self.now + takes, Event::Sync(site, self.life(site)));

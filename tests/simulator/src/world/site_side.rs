@@ -70,12 +70,14 @@ impl World {
         }
     }
 
-    /// The coordinator tells a decision while that is on its way to its disk: another good moment.
+    /// The coordinator tells a decision while that is on its way to its disk: another good moment, when it has been
+    /// heard of and has not arrived there.
     pub(crate) fn decides(&mut self) {
         if self.random.chance(self.rates.leader_killed / 8) {
-            let at = self.now + self.random.below(self.swarm.sync_us.0);
+            let at = self.now + self.random.between(1, 3 * self.swarm.delay_us.1);
             let site = Site::Coordinator;
             self.agenda.plan(at, Event::LeaderKilled(site, self.life(site)));
+            self.slow_until = at + 1;
         }
     }
 
