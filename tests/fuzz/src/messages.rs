@@ -43,7 +43,7 @@ fn ballot(random: &mut Random) -> u64 {
     match random.below(6) {
         0 => 0,
         1 => random.number(),
-        _ => (1 + random.next() % 3) << 16 | random.next() % 4,
+        _ => ((1 + random.next() % 3) << 16) | (random.next() % 4),
     }
 }
 
