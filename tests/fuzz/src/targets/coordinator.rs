@@ -1,5 +1,5 @@
-//! A coordinator's state machine, told whatever clients and participants may send in whatever order, and
-//! with restarts from what it has written.
+//! A coordinator's state machine, told whatever clients, participants and other voting sites may send in whatever
+//! order, and with restarts from what it has written.
 //!
 //! An input is a list of events, each a byte that says what happens, two bytes with the length of the
 //! message, and the message. Messages go through the same conversions as in the server.
@@ -11,18 +11,21 @@ use handfast_commit_core::id::{
     Epoch, Incarnation, ParticipantName, Protocol, RequestId, Sequence, Slot, TransactionId,
 };
 use handfast_commit_core::limits;
-use handfast_commit_core::message::{FromParticipant, ToParticipant};
+use handfast_commit_core::message::{
+    FromParticipant, FromSite, Order, Report, ToParticipant, ToSite,
+};
 use handfast_commit_core::record::{CoordinatorRecord, Info, Request};
 use handfast_commit_core::step::{Now, Step, Time, TimerKey};
-use handfast_commit_core::three_phase::SiteName;
+use handfast_commit_core::three_phase::{Ballot, SiteName, Standing, Witness};
 use handfast_commit_core::two_phase::Coordinator;
 use handfast_commit_core::two_phase::coordinator::{
     Action, Config, Execute, Identity, Input, Inquiry, OnePhaseReport, Reply, ReplyTime, Stored,
     Terms, Waiter,
 };
+use handfast_commit_core::two_phase::participant::Via;
 use handfast_coordinator::view;
 use handfast_wire::convert::{self, FromSession};
-use handfast_wire::{record, v1};
+use handfast_wire::{record, site, site_record, v1};
 use prost::Message;
 
 use crate::Example;
@@ -42,15 +45,27 @@ struct Host {
     requests: BTreeSet<(RequestId, TransactionId)>,
     /// What was sent, the oldest first.
     sent: VecDeque<(ParticipantName, ToParticipant)>,
+    /// Orders to voting sites, the oldest first.
+    orders: VecDeque<(SiteName, ToSite)>,
     waiting: BTreeSet<u32>,
     waiters: u32,
 }
 
 fn core(epoch: u64) -> Coordinator<u32> {
     let identity = Identity { slot: Slot(0), epoch: Epoch(epoch), incarnation: Incarnation(1) };
-    let config =
-        Config { undecided_max: 6, undelivered_max: 4, delivery_window: 2, ..Config::default() };
-    Coordinator::new(identity, config)
+    let config = Config {
+        undecided_max: 6,
+        undelivered_max: 4,
+        delivery_window: 2,
+        witness: true,
+        ..Config::default()
+    };
+    let mut core = Coordinator::new(identity, config);
+    if epoch.is_multiple_of(2) {
+        let name = "w".parse().expect("a name");
+        core.set_witnesses(vec![Witness { name, endpoint: "http://127.0.0.1:1".to_owned() }]);
+    }
+    core
 }
 
 pub(crate) fn run(input: &[u8]) {
@@ -63,6 +78,7 @@ pub(crate) fn run(input: &[u8]) {
         outcomes: BTreeMap::new(),
         requests: BTreeSet::new(),
         sent: VecDeque::new(),
+        orders: VecDeque::new(),
         waiting: BTreeSet::new(),
         waiters: 0,
     };
@@ -85,8 +101,10 @@ impl Host {
             }
             2 => {
                 let Ok(request) = v1::BeginTransactionRequest::decode(message) else { return };
-                let Some(terms) = terms(request.options.unwrap_or_default()) else { return };
-                let (id, waiter) = (self.draw(), self.wait());
+                let Some((protocol, terms)) = terms(request.options.unwrap_or_default()) else {
+                    return;
+                };
+                let (id, waiter) = (self.draw(protocol), self.wait());
                 self.told(Input::Begin { id, terms, waiter });
             }
             3 => {
@@ -135,14 +153,49 @@ impl Host {
                 }
                 _ => self.runs_out(),
             },
+            _ if self.lead(message) => {}
+            _ if self.obeyed(event) => {}
             _ => self.answers(event, &[1]),
         }
     }
 
-    fn draw(&mut self) -> TransactionId {
+    /// Another site leads. False: that is no such call.
+    fn lead(&mut self, message: &[u8]) -> bool {
+        let Ok(Ok(lead)) = v1::LeadRequest::decode(message).map(|request| site::lead(&request))
+        else {
+            return false;
+        };
+        for message in lead.orders.into_iter().take(4) {
+            let (from, stored) = (lead.from.clone(), self.stored(message.id));
+            let via = Via::Call(self.wait());
+            self.told(Input::Led { from, message, stored, via });
+        }
+        true
+    }
+
+    /// A site does what it was told first. False: nobody was told anything.
+    fn obeyed(&mut self, event: u8) -> bool {
+        let Some((from, ToSite { id, order, .. })) = self.orders.pop_front() else { return false };
+        let report = match order {
+            Order::Join { ballot } if event.is_multiple_of(2) => {
+                Report::Joined { ballot, accepted: Ballot::NONE, standing: Standing::Waiting }
+            }
+            Order::Join { ballot } => {
+                let (accepted, standing) = (Ballot::FIRST, Standing::PreCommitted);
+                Report::Joined { ballot, accepted, standing }
+            }
+            Order::PreCommit { ballot } | Order::PreAbort { ballot } => Report::Moved { ballot },
+            Order::Decided { committed } => Report::Acknowledged { committed },
+            Order::Forget => Report::Forgotten,
+        };
+        self.told(Input::Reported { from, message: FromSite { id, report } });
+        true
+    }
+
+    fn draw(&mut self, protocol: Protocol) -> TransactionId {
         self.sequence += 1;
         let Identity { slot, epoch, .. } = self.core.identity();
-        TransactionId::new(slot, Protocol::TwoPhase, epoch, Sequence(self.sequence))
+        TransactionId::new(slot, protocol, epoch, Sequence(self.sequence))
     }
 
     fn mine(&self, text: &str) -> Option<TransactionId> {
@@ -163,7 +216,7 @@ impl Host {
 
     fn execute(&mut self, request: v1::ExecuteTransactionRequest) {
         let Ok(request_id) = convert::request_id(&request.request_id) else { return };
-        let Some(terms) = terms(request.options.unwrap_or_default()) else { return };
+        let Some((protocol, terms)) = terms(request.options.unwrap_or_default()) else { return };
         let branches: BTreeMap<_, _> = request
             .branches
             .into_iter()
@@ -180,7 +233,7 @@ impl Host {
             }
             _ => None,
         };
-        let (id, waiter) = (self.draw(), self.waiter(request_time(request.reply_time)));
+        let (id, waiter) = (self.draw(protocol), self.waiter(request_time(request.reply_time)));
         self.told(Input::Execute(Execute {
             id,
             branches,
@@ -205,7 +258,8 @@ impl Host {
                     reports.push((OnePhaseReport { id, request_id }, self.stored(id)));
                 }
             }
-            let (participant, incarnation) = (from.clone(), Incarnation(0));
+            let incarnation = Incarnation(welcome.participant_incarnation);
+            let participant = from.clone();
             self.told(Input::Connected { participant, incarnation, one_phase_commits: reports });
         }
         for message in frame.messages {
@@ -269,13 +323,27 @@ impl Host {
     }
 
     fn stored(&self, id: TransactionId) -> Option<Stored> {
-        if self.core.knows(id) { None } else { self.logged(id) }
+        if self.core.knows(id) {
+            return None;
+        }
+        if let Some(bytes) = self.live.get(&id) {
+            let found = record::decode_live(id.as_bytes(), bytes);
+            assert!(!matches!(found, Ok(CoordinatorRecord::Voting(_))), "{id} is forgotten");
+        }
+        self.logged(id)
     }
 
     fn logged(&self, id: TransactionId) -> Option<Stored> {
         if let Some(bytes) = self.live.get(&id) {
-            let commit = record::decode_commit(id.as_bytes(), bytes).expect("our own record");
-            return Some(Stored::Committed { id, request: commit.request });
+            let committed = |request| Some(Stored::Committed { id, request });
+            return match record::decode_live(id.as_bytes(), bytes).expect("our own record") {
+                CoordinatorRecord::Commit(commit) => committed(commit.request),
+                CoordinatorRecord::Decision(decision) if decision.outcome.is_ok() => {
+                    committed(decision.request)
+                }
+                CoordinatorRecord::Decision(_) => Some(Stored::Aborted),
+                _ => None,
+            };
         }
         let ended =
             record::decode_ended(id.as_bytes(), self.outcomes.get(&id)?).expect("our own record");
@@ -319,7 +387,22 @@ impl Host {
                     self.outcomes.insert(ended.id, record::encode_ended(ended));
                     (ended.id, &ended.request)
                 }
-                other => unreachable!("nothing begins a three-phase transaction here: {other:?}"),
+                CoordinatorRecord::Voting(voting) => {
+                    self.live.insert(voting.id, site_record::encode_voting(voting));
+                    (voting.id, &voting.request)
+                }
+                CoordinatorRecord::Decision(decision) => {
+                    self.live.insert(decision.id, site_record::encode_decision(decision));
+                    (decision.id, &decision.request)
+                }
+                CoordinatorRecord::Witness(witness) => {
+                    self.live.insert(witness.id, site_record::encode_witness(witness));
+                    (witness.id, &None)
+                }
+                CoordinatorRecord::WitnessForgotten { id } => {
+                    self.live.remove(id);
+                    (*id, &None)
+                }
             };
             self.requests.extend(request.as_ref().map(|request| (request.id.clone(), id)));
         }
@@ -347,7 +430,11 @@ impl Host {
                     inputs.push_back(Input::EndDurable { participant, id });
                 }
                 Action::Recorded { id } => inputs.push_back(Input::Recorded { id }),
-                Action::Lead { .. } | Action::Report { .. } => {}
+                Action::Lead { to, message } => self.orders.push_back((to, message)),
+                Action::Report { via: Via::Call(to), .. } => {
+                    assert!(self.waiting.remove(&to), "a leader is answered twice");
+                }
+                Action::Report { .. } => panic!("nobody leads over a link"),
                 Action::Note(event) => assert!(!view::sentence(&event).is_empty()),
             }
         }
@@ -358,10 +445,16 @@ impl Host {
         self.core = core(self.core.identity().epoch.0 + 1);
         self.timers.clear();
         self.sent.clear();
+        self.orders.clear();
         self.waiting.clear();
         for (id, bytes) in &self.live {
-            self.core.restore(record::decode_commit(id.as_bytes(), bytes).expect("our own record"));
+            let record = record::decode_live(id.as_bytes(), bytes).expect("our own record");
+            self.core.restore_record(record);
         }
+        let resumed = self.core.resume(self.now);
+        let mut inputs = VecDeque::new();
+        self.follow(resumed, &mut inputs);
+        inputs.into_iter().for_each(|input| self.told(input));
     }
 }
 
@@ -384,7 +477,12 @@ fn request_time(number: i32) -> ReplyTime {
 }
 
 /// What the server makes of the options, but for what it refuses.
-fn terms(options: v1::TransactionOptions) -> Option<Terms> {
+fn terms(options: v1::TransactionOptions) -> Option<(Protocol, Terms)> {
+    let protocol = match options.protocol() {
+        v1::Protocol::ThreePhase => Protocol::ThreePhase,
+        v1::Protocol::Unspecified | v1::Protocol::TwoPhase => Protocol::TwoPhase,
+        v1::Protocol::PaxosCommit => return None,
+    };
     let asked = match options.timeout {
         Some(timeout) => convert::duration("timeout", &timeout).ok()?,
         None => std::time::Duration::from_millis(10),
@@ -395,7 +493,7 @@ fn terms(options: v1::TransactionOptions) -> Option<Terms> {
         traceparent: options.traceparent,
     };
     let timeout_us = u64::try_from(asked.as_micros()).unwrap_or(u64::MAX).max(1);
-    Some(Terms { timeout_us, info: Arc::new(info) })
+    Some((protocol, Terms { timeout_us, info: Arc::new(info) }))
 }
 
 pub(crate) fn generate(random: &mut Random) -> Vec<u8> {
@@ -418,6 +516,7 @@ pub(crate) fn generate(random: &mut Random) -> Vec<u8> {
             9 => {
                 [vec![random.byte()], v1::PrepareResponse::sample(random).encode_to_vec()].concat()
             }
+            11 if random.one_in(3) => v1::LeadRequest::sample(random).encode_to_vec(),
             _ => vec![random.byte()],
         };
         events.push(event, &message);
@@ -428,7 +527,10 @@ pub(crate) fn generate(random: &mut Random) -> Vec<u8> {
 fn sound_execute(random: &mut Random) -> v1::ExecuteTransactionRequest {
     let mut request = v1::ExecuteTransactionRequest::sample(random);
     if random.one_in(2) {
-        request.options = None;
+        let protocol =
+            if random.one_in(2) { v1::Protocol::ThreePhase } else { v1::Protocol::TwoPhase };
+        request.options =
+            Some(v1::TransactionOptions { protocol: protocol.into(), ..Default::default() });
     }
     request.branches.truncate(3);
     request.branches.push(v1::BranchWork { participant: "a".into(), payload: "w".into() });
