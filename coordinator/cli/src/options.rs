@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -98,6 +99,12 @@ pub enum Command {
     Kv(KvCommand),
     /// List the registered participants.
     Participants,
+    /// List what participants cannot end by themselves: asked of themselves, also when no coordinator is there.
+    InDoubt {
+        /// Whom to ask, and where; by default all that the coordinator knows.
+        #[arg(value_name = "NAME=URL")]
+        participants: Vec<ParticipantAt>,
+    },
     /// Show the configuration in effect.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -110,6 +117,36 @@ pub enum Command {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// A participant, and where it is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParticipantAt {
+    /// Its name.
+    pub participant: String,
+    /// Its address.
+    pub endpoint: String,
+}
+
+impl FromStr for ParticipantAt {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((participant, endpoint)) = text.split_once('=') else {
+            return Err(
+                "it takes a name and an address, as in orders=http://127.0.0.1:7431".to_owned()
+            );
+        };
+        if participant.is_empty() {
+            return Err("the name of the participant is missing in front of the =".to_owned());
+        }
+        if !endpoint.starts_with("http://") {
+            return Err(format!(
+                "{endpoint:?} is no address; one looks like http://127.0.0.1:7431"
+            ));
+        }
+        Ok(Self { participant: participant.to_owned(), endpoint: endpoint.to_owned() })
+    }
 }
 
 #[derive(Debug, Subcommand)]

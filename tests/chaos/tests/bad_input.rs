@@ -84,8 +84,9 @@ async fn a_whole_transaction_that_is_malformed_or_too_large() {
     for timeout in [-1, 0, 3601, i64::MAX] {
         refused(&cluster, with(seconds(timeout)), Code::InvalidArgument, &["timeout"]).await;
     }
-    let three = v1::TransactionOptions { protocol: 3, ..Default::default() };
-    refused(&cluster, with(three), Code::Unimplemented, &["PROTOCOL_TWO_PHASE"]).await;
+    let paxos = v1::Protocol::PaxosCommit.into();
+    let paxos = v1::TransactionOptions { protocol: paxos, ..Default::default() };
+    refused(&cluster, with(paxos), Code::Unimplemented, &["PROTOCOL_TWO_PHASE"]).await;
     let strange = v1::TransactionOptions { protocol: 99, ..Default::default() };
     refused(&cluster, with(strange), Code::InvalidArgument, &["protocol", "99"]).await;
     let long = v1::TransactionOptions { summary: "x".repeat(257), ..Default::default() };

@@ -124,7 +124,7 @@ impl World {
 async fn generate(stubs: &Path) {
     std::fs::create_dir(stubs).expect("made");
     let proto = Path::new(HERE).join("../../proto");
-    let files = ["types", "transaction", "participant", "coordinator", "key_value"];
+    let files = ["site", "types", "transaction", "participant", "coordinator", "key_value"];
     let ours = files.map(|file| format!("handfast/v1/{file}.proto"));
     let output = Command::new(python())
         .args(["-m", "grpc_tools.protoc"])

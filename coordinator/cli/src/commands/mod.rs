@@ -3,6 +3,7 @@
 mod completions;
 mod config;
 mod execute;
+mod in_doubt;
 mod kv;
 mod participants;
 mod txn;
@@ -30,6 +31,7 @@ pub async fn run(
     match command {
         Command::Txn(command) => txn::run(command, settings, output).await,
         Command::Kv(command) => kv::run(command, settings, output).await,
+        Command::InDoubt { participants } => in_doubt::run(participants, settings, output).await,
         Command::Participants => participants::run(settings, output).await,
         Command::Config(ConfigCommand::Show) => config::show(settings, output),
         Command::Demo(options) => crate::demo::run(options, settings, output).await,

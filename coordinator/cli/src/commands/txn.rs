@@ -258,7 +258,7 @@ fn quorum_text(site: &v1::SiteStatus) -> String {
     format!("{wanted} of: {}", missing.join(", "))
 }
 
-fn site_json(site: &v1::SiteStatus) -> Value {
+pub(super) fn site_json(site: &v1::SiteStatus) -> Value {
     json!({
         "standing": word(site.standing().as_str_name(), "SITE_STANDING_"),
         "promised": site.promised,
@@ -320,4 +320,26 @@ fn age(found: &TransactionStatus, now: SystemTime) -> String {
 fn milliseconds(duration: Option<&prost_types::Duration>) -> Option<u64> {
     let duration = convert::duration("duration", duration?).ok()?;
     u64::try_from(duration.as_millis()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vote_without_a_quorum_says_who_leads_and_who_is_missing() {
+        let mut site = v1::SiteStatus {
+            promised: "2.1".into(),
+            accepted: "1.0".into(),
+            leader: "store-a".into(),
+            ..Default::default()
+        };
+        site.set_standing(v1::SiteStanding::PreCommitted);
+        let ballot = "2.1, led by store-a; the coordinator is pre_committed since 1.0";
+        assert_eq!(ballot_text(&site), ballot);
+        assert_eq!(quorum_text(&site), "store-a, which leads");
+        site.missing = vec!["store-b".into(), "witness w".into()];
+        site.wanted = 1;
+        assert_eq!(quorum_text(&site), "1 of: store-b, witness w");
+    }
 }

@@ -284,3 +284,19 @@ async fn a_reader_that_stops_reading_is_no_error() {
     let help = run("", &["txn", "execute", "--help"]).await.ok();
     assert!(help.contains("Examples:") && help.contains("floor"), "{help}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_doubt_is_asked_of_participants_themselves() {
+    // No coordinator is needed where participants are named.
+    let nobody = "http://127.0.0.1:1";
+    let run_with = async |arguments: &[&str]| run(nobody, arguments).await;
+    let silent = run_with(&["in-doubt", "a=http://127.0.0.1:1"]).await;
+    assert_eq!(silent.code, Some(1), "{silent:?}");
+    assert!(silent.stderr.contains("a (http://127.0.0.1:1): nobody answers there"), "{silent:?}");
+    for (argument, said) in
+        [("a", "name and an address"), ("=http://x", "name"), ("a=x", "no address")]
+    {
+        run_with(&["in-doubt", argument]).await.fails(2, said);
+    }
+    run_with(&["in-doubt"]).await.fails(4, "127.0.0.1:1");
+}

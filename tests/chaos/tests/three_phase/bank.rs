@@ -70,12 +70,13 @@ async fn bank_under(name: &'static str, protocols: &[Protocol], witnesses: &[&st
 
 #[tokio::test]
 async fn the_total_never_changes_under_three_phase_commit() {
-    bank_under("three_phase_bank", &[Protocol::ThreePhase], &[]).await;
+    bank_under("under_three_phase_commit", &[Protocol::ThreePhase], &[]).await;
 }
 
 #[tokio::test]
 async fn the_total_never_changes_under_both_protocols_and_with_witnesses() {
-    bank_under("mixed_bank", &[Protocol::TwoPhase, Protocol::ThreePhase], &["v", "w"]).await;
+    bank_under("under_both_protocols", &[Protocol::TwoPhase, Protocol::ThreePhase], &["v", "w"])
+        .await;
 }
 
 async fn one_fault(cluster: &mut Cluster, random: &mut Random) {
