@@ -37,6 +37,8 @@ use crate::shard::{CoordinatorShard, SHARDS_MAX, Sequences, ShardAction, ShardIn
 use crate::store::{Store, StoreError};
 use crate::witness_links::WitnessLinks;
 
+/// Inputs that may wait for a shard; more work is refused until it has caught up.
+const SHARD_DEPTH_MAX: usize = 10_000;
 /// Submissions that may wait for the log; more work is refused until it has caught up.
 const LOG_DEPTH_MAX: usize = 200_000;
 
@@ -86,6 +88,9 @@ pub enum EngineError {
         "the coordinator is draining and takes no new transactions; try another, or this one when it is back"
     )]
     Draining,
+    /// The processors do not keep up.
+    #[error("the coordinator is asked for more than it can do; try again later")]
+    Busy,
     /// The disk does not keep up.
     #[error("the log's disk does not keep up; try again later")]
     SlowLog,
@@ -347,6 +352,8 @@ impl Engine {
             Err(EngineError::Draining)
         } else if self.log.depth() > LOG_DEPTH_MAX {
             Err(EngineError::SlowLog)
+        } else if self.shards.all().iter().any(|shard| shard.depth() > SHARD_DEPTH_MAX) {
+            Err(EngineError::Busy)
         } else {
             Ok(())
         }

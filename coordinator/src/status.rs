@@ -108,7 +108,7 @@ impl From<EngineError> for StatusOf {
             }
             EngineError::ReplyLost => outcome_unknown(message),
             EngineError::TooLarge { .. } => invalid_field("branches.payload", message),
-            EngineError::Memory { .. } | EngineError::SlowLog => {
+            EngineError::Memory { .. } | EngineError::SlowLog | EngineError::Busy => {
                 retryable(Code::ResourceExhausted, "TOO_MANY_IN_FLIGHT", message)
             }
             EngineError::Store(_) => status(Code::Internal, "LOG_UNREADABLE", message),

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use handfast_commit_core::id::{ParticipantName, Protocol, Slot, TransactionId};
 use handfast_commit_core::message::{FromParticipant, Vote};
+use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::two_phase::participant::{
     Action, Ending, Event, Input, ResourceCall, Via,
 };
@@ -99,7 +100,9 @@ impl Effects<ShardAction> for ParticipantEffects {
                 let (before, after) = voting::order_points(&message.order);
                 reached(before);
                 let endpoints = self.outgoing.site_endpoints(message.id.slot(), &to, &endpoint);
-                self.links.send(&to, &endpoints, message);
+                if !mutant(Mutant::OrdersNotSent) {
+                    self.links.send(&to, &endpoints, message);
+                }
                 self.left(after);
             }
             ShardAction::Core(Action::Report { via, message }) => {
@@ -108,6 +111,7 @@ impl Effects<ShardAction> for ParticipantEffects {
                     reached(before);
                 }
                 match via {
+                    Via::Link if mutant(Mutant::ReportsNotSent) => {}
                     Via::Link => {
                         let slot = message.id.slot();
                         self.sessions.answer(slot, convert::report_message(&message));
@@ -232,7 +236,7 @@ impl ParticipantEffects {
     }
 
     fn pre_commit(&self, id: TransactionId) {
-        if !self.pre_commits.begin(id) {
+        if mutant(Mutant::PreCommitUntold) || !self.pre_commits.begin(id) {
             return;
         }
         let running = PreCommitRunning {

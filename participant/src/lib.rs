@@ -81,6 +81,32 @@
 //!
 //! An implementation proves itself with the suite in [`conformance`].
 //!
+//! # Two-phase and three-phase commit
+//!
+//! Each transaction says by which of the two it is committed, and a participant serves both. For three-phase
+//! commit there is nothing more to write: a participant is a *voting site*, and the library keeps its ballots in
+//! the journal, in the same forced write as the changes of the resource (a branch takes three of them: the
+//! vote, the move, the end), leads an election when the coordinator is silent, answers those of the others, and
+//! forgets when every site has the decision on its disk. A resource manager may implement
+//! [`pre_commit`](resource_manager::ResourceManager::pre_commit), which is a notice and nothing more.
+//!
+//! Who operates it has to know three things. Participants reach each other, and the witnesses, where they
+//! are registered: an address that only the coordinator can reach ([`advertise`](ParticipantBuilder::advertise))
+//! makes them wait for it. One that starts at another address while its coordinator is away is found when it
+//! leads, and not before. And a journal that is lost is not replaced by an empty one under the same name:
+//! what it had voted for is then nobody's to say.
+//!
+//! What a branch in doubt waits for is told by `ListInDoubt` (and `handfast in-doubt`), in the log, and by
+//! these metrics beside those of every participant:
+//!
+//! | metric | what it counts |
+//! | --- | --- |
+//! | `handfast_participant_pre_committed`, `…_pre_aborted` | branches in doubt that have moved, either way |
+//! | `handfast_participant_terminations_led` | branches in doubt that this participant leads, and lacks a quorum for |
+//! | `handfast_participant_decisions_kept` | decisions that not every site is known to have |
+//! | `handfast_participant_elections_total` | elections begun here |
+//! | `handfast_participant_terminations_total` | transactions that were ended by an election led here |
+//!
 //! # Inside
 //!
 //! | module | what it is |

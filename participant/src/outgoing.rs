@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use handfast_commit_core::id::{Incarnation, ParticipantName, Slot, TransactionId};
 use handfast_commit_core::message::Inquired;
+use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::three_phase::SiteName;
 use handfast_wire::convert;
 use handfast_wire::v1;
@@ -70,7 +71,8 @@ impl Outgoing {
     /// A voting site that leads has said where it answers.
     pub(crate) fn heard_site(&self, site: &SiteName, endpoint: &str) {
         let mut heard = lock(&self.heard_sites);
-        if endpoint.is_empty() || heard.get(site).is_some_and(|known| known == endpoint) {
+        let known = heard.get(site).is_some_and(|known| known == endpoint);
+        if endpoint.is_empty() || known || mutant(Mutant::MovedSiteNotHeard) {
             return;
         }
         if heard.len() >= CHANNELS_MAX {

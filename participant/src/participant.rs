@@ -227,7 +227,8 @@ impl Opened {
         self.handle.clone()
     }
 
-    /// How long a branch in doubt waits before it asks, first and at most. 1 s and 10 s unless set.
+    /// How long a branch in doubt waits before it asks, first and at most. 1 s and 10 s unless set. In a
+    /// three-phase transaction the second wait without an answer ends in an election.
     #[must_use]
     pub fn inquire_after(mut self, first: std::time::Duration, max: std::time::Duration) -> Self {
         let micros =

@@ -16,6 +16,7 @@ use std::collections::hash_map::Entry;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use handfast_commit_core::id::TransactionId;
+use handfast_commit_core::mutants::{Mutant, mutant};
 
 /// The call that ends a branch.
 pub(crate) type Ending = Box<dyn FnOnce() + Send>;
@@ -67,11 +68,11 @@ impl PreCommits {
         let mut branches = self.lock();
         match branches.entry(id) {
             Entry::Occupied(mut entry) => match entry.get_mut() {
-                Stage::Running(waiting) => {
+                Stage::Running(waiting) if !mutant(Mutant::EndBesidePreCommit) => {
                     *waiting = Some(ending);
                     return;
                 }
-                Stage::Ending => {}
+                Stage::Running(_) | Stage::Ending => {}
             },
             Entry::Vacant(entry) => {
                 entry.insert(Stage::Ending);

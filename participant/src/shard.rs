@@ -250,9 +250,12 @@ impl Machine for ParticipantShard {
                 Mutation::put(Table::Meta, slot_key(slot), value)
             }
         });
-        if mutant(Mutant::PreparedWithoutWrites)
-            && matches!(entry.record, ParticipantRecord::Prepared(_))
-        {
+        let writes_lost = match entry.record {
+            ParticipantRecord::Prepared(_) => mutant(Mutant::PreparedWithoutWrites),
+            ParticipantRecord::Voted(_) => mutant(Mutant::VotedWithoutWrites),
+            _ => false,
+        };
+        if writes_lost {
             return;
         }
         for (key, value) in entry.changes {

@@ -12,7 +12,7 @@ pub const FIRST: u64 = 1 << 16;
 
 /// Another ballot.
 pub fn ballot(round: u64, site: u64) -> u64 {
-    round << 16 | site
+    (round << 16) | site
 }
 
 /// A three-phase transaction of epoch 1.

@@ -248,6 +248,17 @@ mutants! {
     LocksNotReleased, "locks-not-released", Tests, "The key-value store keeps the locks of a branch that is over.";
     UpgradeIgnored, "upgrade-ignored", Tests, "Whoever has read a key may write it without the exclusive lock.";
     PreparedWithoutWrites, "prepared-without-writes", Tests, "PREPARED is written without the branch's staged writes.";
+    VotedWithoutWrites, "voted-without-writes", Tests, "VOTED is written without the branch's staged writes.";
+    OrdersNotSent, "orders-not-sent", Tests, "A participant that leads tells nobody what to do.";
+    ReportsNotSent, "reports-not-sent", Tests, "The coordinator is not told what became of its orders.";
+    EndBesidePreCommit, "end-beside-pre-commit", Tests, "A branch is ended while its pre_commit runs.";
+    PreCommitUntold, "pre-commit-untold", Tests, "The resource manager never hears of a pre-commit.";
+    OrdersOfAnySlot, "orders-of-any-slot", Tests,
+        "A coordinator's orders about another coordinator's transactions are obeyed.";
+    AnswersForAnotherParticipant, "answers-for-another-participant", Tests,
+        "A participant answers orders that are meant for another site.";
+    MovedSiteNotHeard, "moved-site-not-heard", Tests,
+        "Where a site that leads says that it is reached is not remembered.";
     LockReleasedAtVote, "lock-released-at-vote", Tests, "The key-value store gives its locks back at the vote.";
     LocksNotRestored, "locks-not-restored", Tests, "After a restart a branch in doubt holds no locks.";
     ReadLocksNotStaged, "read-locks-not-staged", Tests, "After a restart a branch in doubt has lost its read locks.";

@@ -17,6 +17,7 @@
 
 use std::cell::Cell;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -77,6 +78,8 @@ impl<M: Machine, E: Effects<M::Action>> Turn<M> for Driver<M, E> {
 
 struct Shared<M: Machine> {
     queue: Mutex<Queue<M>>,
+    /// Inputs that have been left and not been handled; beside the lock, for whoever admits work.
+    depth: AtomicUsize,
     /// For the thread: something is to be done, and nobody else does it.
     news: Condvar,
     /// There while the shard runs. Locked by whoever has set `turning`, so that nobody ever waits for it.
@@ -145,6 +148,7 @@ pub fn shard<M: Machine>() -> (ShardHandle<M>, ShardQueue<M>) {
     };
     let shared = Arc::new(Shared {
         queue: Mutex::new(queue),
+        depth: AtomicUsize::new(0),
         news: Condvar::new(),
         running: Mutex::new(None),
     });
@@ -168,6 +172,13 @@ impl<M: Machine> ShardHandle<M> {
         if !inputs.is_empty() {
             self.shared.leave(Message::Inputs(inputs), false);
         }
+    }
+
+    /// The inputs that have been left and not been handled. They are not bounded here: whoever admits work
+    /// looks at this first.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.shared.depth.load(Ordering::Relaxed)
     }
 
     /// Handles what is in the queue, here and now, unless somebody does so already. Not to be called under a
@@ -227,6 +238,12 @@ impl<M: Machine> Shared<M> {
             drop(queue);
             return drop(message);
         }
+        let inputs = match &message {
+            Message::Input(_) => 1,
+            Message::Inputs(inputs) => inputs.len(),
+            Message::Question(_) | Message::Stop => 0,
+        };
+        self.depth.fetch_add(inputs, Ordering::Relaxed);
         queue.messages.push_back(message);
         if wake && !queue.turning {
             self.wake(queue);
@@ -284,9 +301,13 @@ impl<M: Machine> Shared<M> {
             {
                 handled += 1;
                 match message {
-                    Message::Input(input) => driver.handle(clock.now(), input),
+                    Message::Input(input) => {
+                        self.depth.fetch_sub(1, Ordering::Relaxed);
+                        driver.handle(clock.now(), input);
+                    }
                     Message::Inputs(inputs) => {
                         handled += inputs.len();
+                        self.depth.fetch_sub(inputs.len(), Ordering::Relaxed);
                         let now = clock.now();
                         for input in inputs {
                             driver.handle(now, input);
@@ -555,6 +576,7 @@ mod tests {
         threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
         let all = handled(&site.handle).await.expect("it runs");
         assert_eq!(all.len(), 8_000);
+        assert_eq!(site.handle.depth(), 0);
         for own in 0..4 {
             let of: Vec<_> = all.iter().copied().filter(|number| number % 4 == own).collect();
             assert!(of.is_sorted() && of.len() == 2_000, "those of thread {own}: {}", of.len());

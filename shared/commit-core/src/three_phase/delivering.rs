@@ -342,13 +342,18 @@ impl<W> Coordinator<W> {
             ended_ms: now.wall_ms,
             decision_logged: true,
         }));
+        let window = self.config.delivery_window;
         for (to, _) in delivering.sites.participants() {
             let link = self.link(to);
             link.acknowledged(id);
-            if link.connected {
+            let connected = link.connected;
+            // Another site may have said that it has it: nobody else makes room in the window then.
+            let more = link.send_more(window);
+            if connected {
                 let to = to.clone();
                 self.out.act(Action::Send { to, message: ToParticipant::Forget { id } });
             }
+            self.send_commits(now, to, &more);
         }
         for witness in delivering.sites.witnesses() {
             let to = SiteName::Witness(witness.name.clone());

@@ -153,7 +153,9 @@ impl World {
             message,
             ToParticipant::Abort { .. } | ToParticipant::Answer { outcome: Inquired::Abort, .. }
         );
-        if aborts && !self.oracle.excused && self.is_fact(id) {
+        // Whoever has committed in one phase is asked to stop, and refuses.
+        let stops = || self.kept_at(index, id) == Kept::OnePhase;
+        if aborts && !self.oracle.excused && self.is_fact(id) && !stops() {
             self.oracle.violated(Some(id), format!("{message:?} leaves, and commit is decided"));
         }
         // FORGET is parked by the link.
@@ -200,14 +202,20 @@ impl World {
     /// Whether a commit is durable anywhere: with the coordinator, or in one phase at a participant.
     pub(crate) fn is_durable(&self, id: TransactionId) -> bool {
         self.is_fact(id)
-            || self.participants.iter().any(|process| {
-                let kept = match &process.running {
-                    Some(running) => kept(&*running.reader, id),
-                    None => MemoryJournal::open(&process.disk.backup(), Kind::Participant)
-                        .map_or(Kept::Nothing, |journal| kept(&*journal.reader(), id)),
-                };
+            || (0..self.participants.len()).any(|index| {
+                let kept = self.kept_at(index, id);
                 matches!(kept, Kept::OnePhase | Kept::Finished { committed: true })
             })
+    }
+
+    /// What a participant's disk keeps of a transaction.
+    fn kept_at(&self, index: usize, id: TransactionId) -> Kept {
+        let process = &self.participants[index];
+        match &process.running {
+            Some(running) => kept(&*running.reader, id),
+            None => MemoryJournal::open(&process.disk.backup(), Kind::Participant)
+                .map_or(Kept::Nothing, |journal| kept(&*journal.reader(), id)),
+        }
     }
 
     fn answer_callers(&mut self) {
