@@ -1,6 +1,6 @@
 //! Fewer than a quorum are left: they wait, say for whom, keep what is locked, and go on when one is back.
 
-use handfast_chaos::{Cluster, Oracle, Plan, eventually};
+use handfast_chaos::{Cluster, Oracle, Plan};
 use handfast_client::key_value::Work;
 
 use crate::{
@@ -24,12 +24,6 @@ async fn the_coordinator_and_one_of_three_are_gone_the_rest_waits_until_the_one_
     let waiting = one_waits_for(&cluster, &["a", "b"], "not heard of: the coordinator, c").await;
     assert!(waiting.contains("a quorum of 3 of 4 sites"), "{waiting}");
     nothing_ends(&cluster, &["a", "b"]).await;
-    eventually("one of them says so in its log", || {
-        let said =
-            ["a", "b"].map(|name| cluster.participant(name).has_said("in doubt and blocked"));
-        async move { said.contains(&true) }
-    })
-    .await;
     cluster.participant("c").start().await;
     all_end(&cluster, ALL).await;
     cluster.coordinator.start().await;
