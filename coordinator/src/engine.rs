@@ -574,3 +574,37 @@ fn clock_seed() -> u64 {
     let parts = [wall_ms(), u64::from(std::process::id())];
     xxh3_64(&parts.map(u64::to_be_bytes).concat())
 }
+
+#[cfg(test)]
+mod tests {
+    use handfast_journal::{MemoryDisk, MemoryJournal};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_shard_that_is_behind_is_given_no_more_work() {
+        let journal = MemoryJournal::open(&MemoryDisk::new(1), Kind::Coordinator);
+        let journal = Box::new(journal.expect("a new disk"));
+        let config = CoordinatorConfig { shards: 1, ..CoordinatorConfig::default() };
+        let engine = Engine::start_on(journal, config, "http://127.0.0.1:1".to_owned());
+        let engine = engine.expect("a new log");
+        let shard = engine.shards.all()[0].clone();
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let held = shard.clone();
+        let held = tokio::spawn(async move {
+            held.ask(move |_: &mut CoordinatorShard| drop(wait.recv())).await
+        });
+        tokio::task::yield_now().await;
+        assert!(engine.admit().is_ok());
+        let participant: ParticipantName = "a".parse().expect("a name");
+        for _ in 0..=SHARD_DEPTH_MAX {
+            let participant = participant.clone();
+            shard.input(ShardInput::Core(Input::Disconnected { participant }));
+        }
+        assert!(matches!(engine.admit(), Err(EngineError::Busy)));
+        drop(go_on);
+        assert_eq!(held.await.expect("no panic"), Some(()));
+        shard.ask(|_: &mut CoordinatorShard| ()).await.expect("it runs");
+        assert!(engine.admit().is_ok());
+    }
+}
