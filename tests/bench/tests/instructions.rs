@@ -31,17 +31,17 @@ const PARTS: &[Part] = &[
     Part {
         name: "coordinator",
         functions: &["coordinator::Coordinator::handle"],
-        measured: 57_500,
+        measured: 54_200,
     },
     Part {
         name: "participants",
         functions: &["participant::Participant::handle"],
-        measured: 98_200,
+        measured: 83_400,
     },
     Part {
         name: "logs",
         functions: &["coordinator::Coordinator::sync", "participant::Participant::sync"],
-        measured: 43_700,
+        measured: 39_800,
     },
     Part {
         name: "frames",
@@ -53,7 +53,7 @@ const PARTS: &[Part] = &[
             "participant::Participant::read_frame",
             "participant::Participant::write_frame",
         ],
-        measured: 93_800,
+        measured: 49_800,
     },
 ];
 
