@@ -592,7 +592,8 @@ mod tests {
         let (go_on, wait) = std::sync::mpsc::channel::<()>();
         let held = shard.clone();
         let held = tokio::spawn(async move {
-            held.ask(move |_: &mut CoordinatorShard| drop(wait.recv())).await
+            let hold = move |_: &mut CoordinatorShard| wait.recv().is_ok();
+            held.ask(hold).await
         });
         tokio::task::yield_now().await;
         assert!(engine.admit().is_ok());
@@ -603,7 +604,7 @@ mod tests {
         }
         assert!(matches!(engine.admit(), Err(EngineError::Busy)));
         drop(go_on);
-        assert_eq!(held.await.expect("no panic"), Some(()));
+        assert_eq!(held.await.expect("no panic"), Some(false));
         shard.ask(|_: &mut CoordinatorShard| ()).await.expect("it runs");
         assert!(engine.admit().is_ok());
     }
