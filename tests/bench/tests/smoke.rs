@@ -95,7 +95,10 @@ fn the_quick_plan_tells_what_it_promises() {
             assert_eq!(detail[system]["failed"], 0, "{detail}");
         }
         // Each part has its own marks in the servers; one that is not set makes a part of nothing. No disk
-        // forces a write and tells of it in less.
+        // forces a write and tells of it in less. One in sixteen is measured, and one client may not do so many.
+        if detail["clients"] == 1 {
+            continue;
+        }
         let parts = &detail["product"]["mean_us_by_part"];
         for part in ["participant_work", "participant_sync", "decision_sync"] {
             let least = if part.ends_with("_sync") { 5.0 } else { 0.0 };
