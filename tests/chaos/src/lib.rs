@@ -23,6 +23,7 @@
 pub mod ask;
 pub mod bank;
 mod cluster;
+mod crash_points;
 mod eventually;
 mod hold;
 mod log_files;
@@ -32,9 +33,11 @@ mod proxy;
 mod random;
 mod server;
 mod shim;
+pub mod storm;
 mod transcript;
 
 pub use cluster::{Cluster, Plan};
+pub use crash_points::killed_at_each;
 pub use eventually::{eventually, eventually_ok, patience};
 pub use hold::Hold;
 pub use log_files::LogFiles;

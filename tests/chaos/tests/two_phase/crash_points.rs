@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use handfast_chaos::{Answer, Cluster, Oracle};
+use handfast_chaos::{Answer, Cluster, Oracle, killed_at_each};
 use handfast_client::Client;
 use handfast_client::key_value::Work;
 
@@ -66,38 +66,12 @@ async fn a_little_of_everything(client: Client, oracle: Arc<Oracle>, round: Stri
 
 #[tokio::test]
 async fn the_coordinator_is_killed_at_every_crash_point() {
-    let mut cluster = Cluster::start(&["a", "b"]).await;
-    let oracle = Arc::new(Oracle::new());
-    for point in COORDINATOR {
-        cluster.restart_coordinator_at(point).await;
-        let load =
-            a_little_of_everything(cluster.client(), Arc::clone(&oracle), (*point).to_owned());
-        let load = tokio::spawn(load);
-        cluster.coordinator.dies_at(point).await;
-        cluster.coordinator.start().await;
-        load.await.expect("the load sees what it should");
-        // The next one is to die of its own round.
-        cluster.nothing_is_left().await;
-    }
-    oracle.check(&cluster).await;
+    killed_at_each(COORDINATOR, None, a_little_of_everything).await;
 }
 
 #[tokio::test]
 async fn a_participant_is_killed_at_every_crash_point() {
-    let mut cluster = Cluster::start(&["a", "b"]).await;
-    let oracle = Arc::new(Oracle::new());
-    for point in PARTICIPANT {
-        cluster.restart_participant_at("b", point).await;
-        let load =
-            a_little_of_everything(cluster.client(), Arc::clone(&oracle), (*point).to_owned());
-        let load = tokio::spawn(load);
-        cluster.participant("b").dies_at(point).await;
-        cluster.participant("b").start().await;
-        load.await.expect("the load sees what it should");
-        // The next one is to die of its own round.
-        cluster.nothing_is_left().await;
-    }
-    oracle.check(&cluster).await;
+    killed_at_each(PARTICIPANT, Some("b"), a_little_of_everything).await;
 }
 
 /// Killed while it starts, with something to take over; the next start takes it over.
