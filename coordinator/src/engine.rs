@@ -32,8 +32,10 @@ use crate::links::{LinkContext, Links};
 use crate::participant_registry::{ParticipantRegistry, Registration};
 use crate::recovery::{Recovered, StartError, recover};
 use crate::reply_to::ReplyTo;
-use crate::requests::permits;
-use crate::shard::{CoordinatorShard, SHARDS_MAX, Sequences, ShardAction, ShardInput};
+use crate::requests::{hash_of, permits};
+use crate::shard::{
+    CoordinatorShard, SHARDS_MAX, Sequences, ShardAction, ShardInput, VotesElsewhere,
+};
 use crate::store::{Store, StoreError};
 use crate::witness_links::WitnessLinks;
 
@@ -250,10 +252,16 @@ impl Engine {
         cores.iter_mut().for_each(|core| core.set_witnesses(config.witnesses.clone()));
         let mut undelivered = 0_u64;
         let mut voting = 0_u64;
+        let mut votes_elsewhere = VotesElsewhere::new();
         store.live(|record| {
             match &record {
                 CoordinatorRecord::Voting(record) => {
                     voting += 1;
+                    if let Some(request) = &record.request
+                        && shards.by_hash(hash_of(&request.id)) != sequences.shard_of(record.id)
+                    {
+                        votes_elsewhere.insert(request.id.clone(), record.id);
+                    }
                     witnesses.remember(&record.sites);
                 }
                 CoordinatorRecord::Decision(record) => {
@@ -271,14 +279,16 @@ impl Engine {
         let (writer, log) =
             LogWriter::new(Box::new(journal), WriterOptions::default(), Box::new(Observer));
         let mut threads = vec![writer.spawn(|error| poisoned(&error))?];
+        let votes_elsewhere = Arc::new(votes_elsewhere);
         for (index, (core, queue)) in cores.into_iter().zip(queues).enumerate() {
-            let machine = CoordinatorShard::new(
+            let mut machine = CoordinatorShard::new(
                 index,
                 core,
                 store.clone(),
                 Arc::clone(&sequences),
                 unreadable,
             );
+            machine.set_votes_elsewhere(Arc::clone(&votes_elsewhere));
             let mut driver = Driver::new(machine, log.clone(), effects.clone());
             if !mutant(Mutant::RestartLeadsNobody) {
                 let resumed = driver.machine_mut().resume(clock.now());

@@ -206,9 +206,7 @@ impl Engine {
             request_id.map(|id| Request { id, fingerprint: fingerprint(protocol, &branches) });
         let hash = match &request {
             // A request and its repetition meet in the same shard.
-            Some(request) if !mutant(Mutant::RequestInAnyShard) => {
-                xxh3_64(request.id.as_str().as_bytes())
-            }
+            Some(request) if !mutant(Mutant::RequestInAnyShard) => hash_of(&request.id),
             _ => self.clock.time().0 / 7,
         };
         let waiter = self.waiter(to.holding(admitted.memory), reply_time, patience);
@@ -247,6 +245,11 @@ impl Engine {
     fn after(&self, patience: Duration) -> Time {
         self.clock.time().plus(u64::try_from(patience.as_micros()).unwrap_or(u64::MAX))
     }
+}
+
+/// Which shard a request is done in.
+pub(crate) fn hash_of(request: &RequestId) -> u64 {
+    xxh3_64(request.as_str().as_bytes())
 }
 
 /// The memory for payloads is given out in KiB.

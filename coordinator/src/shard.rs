@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use handfast_commit_core::id::{Incarnation, ParticipantName, Protocol, Sequence, TransactionId};
+use handfast_commit_core::id::{
+    Incarnation, ParticipantName, Protocol, RequestId, Sequence, TransactionId,
+};
 use handfast_commit_core::message::{FromParticipant, ToSite};
 use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::record::{CoordinatorRecord, Request};
@@ -17,7 +19,7 @@ use handfast_commit_core::step::{Now, Position, Step, TimerKey};
 use handfast_commit_core::three_phase::SiteName;
 use handfast_commit_core::two_phase::Coordinator;
 use handfast_commit_core::two_phase::coordinator::{
-    Action, Event, Execute, Identity, Input, Inquiry, OnePhaseReport, Stored, Terms,
+    Action, Event, Execute, Identity, Input, Inquiry, OnePhaseReport, Reply, Stored, Terms,
     TransactionView, Waiter,
 };
 use handfast_commit_core::two_phase::participant::Via;
@@ -26,7 +28,7 @@ use handfast_runtime::driver::Machine;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::reply_to::ReplyTo;
-use crate::store::{self, Store};
+use crate::store::{self, Found, Store};
 
 /// The low bits of a sequence name the shard; the others count across all shards, so that ids sort by
 /// age whatever shard they are of.
@@ -174,6 +176,10 @@ pub enum ShardAction {
     Durable(oneshot::Sender<()>),
 }
 
+/// Requests in votes that were found in the log, whose repetitions come to another shard than the one that a
+/// transaction's id leads to: the number of shards has changed. By name.
+pub type VotesElsewhere = BTreeMap<RequestId, TransactionId>;
+
 /// One shard.
 #[derive(Debug)]
 pub struct CoordinatorShard {
@@ -182,6 +188,7 @@ pub struct CoordinatorShard {
     store: Store,
     sequences: Arc<Sequences>,
     watchers: BTreeMap<TransactionId, Vec<mpsc::UnboundedSender<Watched>>>,
+    votes_elsewhere: Arc<VotesElsewhere>,
     on_unreadable: fn(&store::StoreError),
 }
 
@@ -195,7 +202,28 @@ impl CoordinatorShard {
         sequences: Arc<Sequences>,
         on_unreadable: fn(&store::StoreError),
     ) -> Self {
-        Self { index, core, store, sequences, watchers: BTreeMap::new(), on_unreadable }
+        let votes_elsewhere = Arc::default();
+        let watchers = BTreeMap::new();
+        Self { index, core, store, sequences, watchers, votes_elsewhere, on_unreadable }
+    }
+
+    /// Names the requests that a start has found in votes, and that run in other shards than their repetitions
+    /// will come to.
+    pub fn set_votes_elsewhere(&mut self, votes: Arc<VotesElsewhere>) {
+        self.votes_elsewhere = votes;
+    }
+
+    /// What a request is told whose transaction is still voted about, in another shard.
+    fn undecided_elsewhere(&self, input: &ShardInput) -> Result<Option<Reply>, store::StoreError> {
+        let ShardInput::Execute { request: Some(request), .. } = input else { return Ok(None) };
+        let Some(&id) = self.votes_elsewhere.get(&request.id) else { return Ok(None) };
+        Ok(match self.store.find(id)? {
+            Some(Found::Voting(_)) => {
+                let waiting_for = "its voting sites, since before the coordinator was restarted";
+                Some(Reply::Undecided { id, waiting_for: waiting_for.to_owned() })
+            }
+            _ => None,
+        })
     }
 
     /// What has to be led or delivered again after a restart gets its first timers. Called once, before the
@@ -239,7 +267,6 @@ impl CoordinatorShard {
                 let stored = match &request {
                     Some(_) if mutant(Mutant::RequestNotAsked) => None,
                     Some(request) if self.core.running_request(&request.id).is_none() => {
-                        // An attempt that still votes in the log, and does not run, is being aborted.
                         self.store.find_request(&request.id)?.and_then(|found| found.stored())
                     }
                     _ => None,
@@ -346,6 +373,23 @@ impl Machine for CoordinatorShard {
             let mut step = nothing(self.core.position());
             step.then.push(ShardAction::Durable(tell));
             return step;
+        }
+        if !self.votes_elsewhere.is_empty() {
+            match self.undecided_elsewhere(&input) {
+                Ok(None) => {}
+                Ok(Some(reply)) => {
+                    let ShardInput::Execute { waiter, .. } = input else {
+                        return nothing(Position(0));
+                    };
+                    let mut step = nothing(Position(0));
+                    step.then.push(ShardAction::Core(Action::Reply { to: waiter.to, reply }));
+                    return step;
+                }
+                Err(error) => {
+                    (self.on_unreadable)(&error);
+                    return nothing(Position(0));
+                }
+            }
         }
         let input = match self.resolve(input) {
             Ok(input) => input,

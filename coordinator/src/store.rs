@@ -5,7 +5,7 @@
 //! | `Meta` | `epoch`, `expired-through`, `expired-through-3` | the epoch of the running process; the end of the outcome window, of each protocol |
 //! | `Live` | transaction id | a decision that somebody has not acknowledged; ballots of a voting site or a witness |
 //! | `Outcomes` | transaction id | how it ended, for the outcome window |
-//! | `Requests` | request id | the transaction that has committed under this name of a client's, or will |
+//! | `Requests` | request id | the last transaction that has committed under this name of a client's |
 //! | `Requests` | request id, 0 | the last one under this name that was aborted |
 //! | `Registry` | participant name | where it is served |
 //!
@@ -279,16 +279,13 @@ impl Store {
         for Ended { id, outcome, request, .. } in expired {
             mutations.push(Mutation::delete(Table::Outcomes, *id.as_bytes()));
             let Some(Request { id: request, .. }) = request else { continue };
-            if outcome.is_ok() {
-                // Nothing else has committed under this name while it was known that this one has.
-                mutations.push(Mutation::delete(Table::Requests, committed_key(&request)));
-                continue;
-            }
-            for key in [committed_key(&request).to_vec(), aborted_key(&request)] {
-                // It may be a later one's by now.
-                if self.reader.get(Table::Requests, &key)?.as_deref() == Some(id.as_bytes()) {
-                    mutations.push(Mutation::delete(Table::Requests, key));
-                }
+            let key = match outcome {
+                Ok(()) => committed_key(&request).to_vec(),
+                Err(_) => aborted_key(&request),
+            };
+            // It may be a later one's by now.
+            if self.reader.get(Table::Requests, &key)?.as_deref() == Some(id.as_bytes()) {
+                mutations.push(Mutation::delete(Table::Requests, key));
             }
         }
         if let Some(last) = last {
@@ -341,12 +338,8 @@ pub fn write(record: &CoordinatorRecord, mutations: &mut Vec<Mutation>) {
         }
         CoordinatorRecord::Voting(voting) => {
             let value = site_record::encode_voting(voting);
+            // Its request is found in the core for as long as it runs. Here it would hide what has committed.
             mutations.push(Mutation::put(Table::Live, *voting.id.as_bytes(), value));
-            // Whether it will commit is not known; under this name nothing else has, or will before it is.
-            if let Some(request) = &voting.request {
-                let key = committed_key(&request.id);
-                mutations.push(Mutation::put(Table::Requests, key, *voting.id.as_bytes()));
-            }
         }
         CoordinatorRecord::Decision(decision) => {
             let key = *decision.id.as_bytes();
@@ -525,8 +518,15 @@ mod tests {
     #[test]
     fn the_ballots_of_a_vote_are_replaced_until_it_is_over() {
         let mut bench = bench();
+        let committed = |bench: &Bench| {
+            let found = bench.store.find_request(&request(5).id).expect("readable");
+            found.filter(|found| found.stored() != Some(Stored::Aborted)).map(|found| found.id())
+        };
+        bench.append(&commit(7));
         bench.append(&voting(1));
-        assert_eq!(live(&bench), [voting(1)]);
+        assert_eq!(live(&bench), [commit(7), voting(1)]);
+        assert_eq!(committed(&bench), Some(id(7)), "a vote hides nothing that has committed");
+        bench.append(&ended(7, true, 9));
         let found = bench.store.find(three(1)).expect("readable").expect("a record");
         assert_eq!((found.id(), found.stored()), (three(1), None));
         bench.append(&decision(1, Ok(())));

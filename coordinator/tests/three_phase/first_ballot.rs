@@ -109,3 +109,45 @@ async fn without_a_quorum_it_waits_and_a_restart_goes_on() {
     assert_eq!(outcome.state(), v1::TransactionState::Committed);
     until("they may forget", || sites.iter().all(|site| site.was_told("FORGET"))).await;
 }
+
+/// The number of shards changes with the machine. Then a request comes to another shard than the one that its
+/// transaction is restored in, and must not be done anew there.
+#[tokio::test]
+async fn a_request_that_is_voted_about_is_not_done_twice_with_another_number_of_shards() {
+    let mut config = slot(0);
+    config.shards = 8;
+    let (mut world, sites) = World::with_sites(config, &["a", "b"]).await;
+    sites.iter().for_each(|site| site.mute(true));
+    let names: Vec<String> = (0..6).map(|number| format!("r-{number}")).collect();
+    let mut ids = Vec::new();
+    for name in &names {
+        let waits = Duration::from_millis(300);
+        world.execute(name, &["a", "b"], waits).await.expect_err("nobody knows");
+        let transaction = world.get(name).await;
+        assert_eq!(transaction.state(), v1::TransactionState::PreCommitted);
+        ids.push(transaction.transaction_id);
+    }
+    world.config.shards = 3;
+    let world = world.restart().await;
+    for (name, id) in names.iter().zip(&ids) {
+        let waits = Duration::from_millis(300);
+        let status = world.execute(name, &["a", "b"], waits).await.expect_err("still nobody");
+        assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+        assert_eq!(world.get(name).await.transaction_id, *id);
+    }
+    sites.iter().for_each(|site| site.mute(false));
+    for (name, id) in names.iter().zip(&ids) {
+        let outcome = tokio::time::timeout(LONG, async {
+            loop {
+                match world.execute(name, &["a", "b"], LONG).await {
+                    Ok(outcome) => return outcome,
+                    Err(status) => assert_eq!(status.code(), Code::Unavailable, "{status:?}"),
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        });
+        let outcome = outcome.await.expect("known at last");
+        assert_eq!(outcome.transaction_id, *id, "{name} is done twice");
+        assert_eq!(outcome.state(), v1::TransactionState::Committed);
+    }
+}
