@@ -401,11 +401,11 @@ impl<W> Coordinator<W> {
     ) {
         let ToSite { id, incarnation, order } = message;
         if id.slot() != self.identity.slot || !is_three_phase(id) {
-            let report = self.witness_led(&message);
+            let report = self.witness_led(&from, &message);
             return self.report(from, via, id, report);
         }
         // Before anything is looked up: another log has given the same ids to other transactions.
-        if incarnation != self.identity.incarnation && order != Order::Forget {
+        if incarnation != self.identity.incarnation {
             mark(Mark::ThreeOfAnotherLog);
             self.site_alarm(id, &from, Alarm::ForeignLog);
             return self.report(from, via, id, Report::NoInformation);
@@ -414,18 +414,22 @@ impl<W> Coordinator<W> {
             let report = self.led_unknown(now, &from, id, order, stored);
             return self.report(from, via, id, report);
         };
+        let sites = match &transaction.phase {
+            Phase::Voted(voted) => Some(&voted.sites),
+            Phase::Delivering(delivering) => Some(&delivering.sites),
+            _ => None,
+        };
+        if sites.is_some_and(|sites| sites.other(&from, SiteNumber::COORDINATOR).is_none()) {
+            mark(Mark::ThreeStranger);
+            return self.report(from, via, id, Report::NoInformation);
+        }
         let report = match (&mut transaction.phase, order) {
             (Phase::Delivering(_), _) => self.led_delivering(now, &from, id, order),
-            (Phase::Voted(voted), Order::Decided { committed }) => {
-                if voted.sites.number(&from).is_none() {
-                    mark(Mark::ThreeStranger);
-                    Report::NoInformation
-                } else {
-                    mark(Mark::ThreeToldByLeader);
-                    self.decided_as_site(now, id, committed);
-                    self.out.speaks_of(self.out.position());
-                    Report::Acknowledged { committed }
-                }
+            (Phase::Voted(_), Order::Decided { committed }) => {
+                mark(Mark::ThreeToldByLeader);
+                self.decided_as_site(now, id, committed);
+                self.out.speaks_of(self.out.position());
+                Report::Acknowledged { committed }
             }
             (Phase::Voted(_), Order::Forget) => Report::Forgotten,
             (Phase::Voted(_), _) => self.led_voting(now, &from, id, order),
@@ -471,8 +475,8 @@ impl<W> Coordinator<W> {
         let Phase::Voted(voted) = &mut transaction.phase else {
             return Report::NoInformation;
         };
-        let number = voted.sites.number(from);
-        if number.is_none() || number != order.ballot().map(super::Ballot::site) {
+        // Nobody leads another site's ballot.
+        if voted.sites.number(from) != order.ballot().map(super::Ballot::site) {
             mark(Mark::ThreeStranger);
             return Report::NoInformation;
         }

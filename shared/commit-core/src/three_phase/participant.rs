@@ -197,6 +197,15 @@ impl<W> Participant<W> {
         if !is_three_phase(id) {
             return self.report(via, id, Report::NoInformation);
         }
+        let electorate = match self.branches.get(&id) {
+            Some(Branch::Voted(voted)) => Some(&voted.record.electorate),
+            Some(Branch::Decided(decided)) => Some(&decided.record.electorate),
+            _ => None,
+        };
+        if electorate.is_some_and(|known| known.sites.other(from, known.own).is_none()) {
+            mark(Mark::ThreeStranger);
+            return self.report(via, id, Report::NoInformation);
+        }
         match (self.branches.get(&id), order) {
             (None, _) => self.led_unknown(message, via),
             (_, Order::Decided { committed }) => self.told_by_leader(now, id, committed, via),
@@ -226,8 +235,7 @@ impl<W> Participant<W> {
         };
         let before = voted.seat.site.standing;
         // Nobody leads another site's ballot.
-        let number = voted.record.electorate.sites.number(from);
-        if number.is_none() || number != order.ballot().map(Ballot::site) {
+        if voted.record.electorate.sites.number(from) != order.ballot().map(Ballot::site) {
             mark(Mark::ThreeStranger);
             return self.report(via, id, Report::NoInformation);
         }

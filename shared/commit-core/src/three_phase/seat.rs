@@ -55,30 +55,19 @@ impl Seat {
     /// An order of a leader to an undecided site: to join or to move. What it answers, and whether that has
     /// to be made durable first; `None` for another order.
     pub(crate) fn hear(&mut self, order: Order) -> Option<(bool, Report)> {
-        let (ballot, obeyed) = match order {
-            Order::Join { ballot } => (ballot, self.site.join(ballot)),
-            Order::PreCommit { ballot } => {
-                (ballot, self.site.move_to(ballot, Standing::PreCommitted))
-            }
-            Order::PreAbort { ballot } => (ballot, self.site.move_to(ballot, Standing::PreAborted)),
-            Order::Decided { .. } | Order::Forget => return None,
-        };
+        let ballot = order.ballot()?;
+        let (obeyed, report) = self.site.hear(order)?;
         self.seen = self.seen.max(ballot);
         if obeyed == Obeyed::No {
             mark(Mark::ThreeRefused);
-            return Some((false, Report::Refused { ballot, promised: self.site.promised }));
+            return Some((false, report));
         }
         if self.leader.as_ref().is_some_and(|leader| leader.ballot < ballot) {
             self.preempt();
         }
-        let report = match order {
-            Order::Join { .. } => {
-                mark(Mark::ThreeJoined);
-                let Site { accepted, standing, .. } = self.site;
-                Report::Joined { ballot, accepted, standing }
-            }
-            _ => Report::Moved { ballot },
-        };
+        if matches!(order, Order::Join { .. }) {
+            mark(Mark::ThreeJoined);
+        }
         Some((obeyed == Obeyed::Anew, report))
     }
 

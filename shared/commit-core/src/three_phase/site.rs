@@ -6,6 +6,7 @@
 //! durable before it is told.
 
 use super::ballot::Ballot;
+use crate::message::{Order, Report};
 use crate::mutants::{Mutant, mutant};
 
 /// Where an undecided site stands.
@@ -60,6 +61,25 @@ impl Site {
     /// Of the first coordinator when all have voted prepared.
     pub const ALL_VOTED: Site =
         Site { promised: Ballot::FIRST, accepted: Ballot::FIRST, standing: Standing::PreCommitted };
+
+    /// An order of a leader to an undecided site: to join or to move. What came of it, and what it answers;
+    /// `None` for another order.
+    pub(crate) fn hear(&mut self, order: Order) -> Option<(Obeyed, Report)> {
+        let (ballot, obeyed) = match order {
+            Order::Join { ballot } => (ballot, self.join(ballot)),
+            Order::PreCommit { ballot } => (ballot, self.move_to(ballot, Standing::PreCommitted)),
+            Order::PreAbort { ballot } => (ballot, self.move_to(ballot, Standing::PreAborted)),
+            Order::Decided { .. } | Order::Forget => return None,
+        };
+        let report = match (obeyed, order) {
+            (Obeyed::No, _) => Report::Refused { ballot, promised: self.promised },
+            (_, Order::Join { .. }) => {
+                Report::Joined { ballot, accepted: self.accepted, standing: self.standing }
+            }
+            _ => Report::Moved { ballot },
+        };
+        Some((obeyed, report))
+    }
 
     /// Joins a ballot, unless a higher one has been joined.
     pub(crate) fn join(&mut self, ballot: Ballot) -> Obeyed {

@@ -140,6 +140,12 @@ impl Sites {
         Some(SiteNumber::of(index))
     }
 
+    /// The number of a site that has a voice beside this one: nobody gives itself orders.
+    #[must_use]
+    pub fn other(&self, name: &SiteName, own: SiteNumber) -> Option<SiteNumber> {
+        self.number(name).filter(|number| *number != own)
+    }
+
     /// The log that a participant was asked to prepare under; 0 for the others.
     #[must_use]
     pub fn incarnation(&self, number: SiteNumber) -> Incarnation {

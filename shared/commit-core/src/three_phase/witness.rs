@@ -5,7 +5,8 @@
 //! of it is waiting, in no ballot (rule 8). It never leads, and it forgets when it is told that everybody has
 //! the decision. A message that arrives later still leaves a record that means nothing to anybody.
 
-use super::site::{Obeyed, Site, Standing};
+use super::site::{Obeyed, Site};
+use super::sites::SiteName;
 use crate::id::TransactionId;
 use crate::marks::{Mark, mark};
 use crate::message::{Order, Report, ToSite};
@@ -13,6 +14,7 @@ use crate::mutants::{Mutant, mutant};
 use crate::record::{CoordinatorRecord, WitnessRecord, WitnessState};
 use crate::step::Position;
 use crate::two_phase::Coordinator;
+use crate::two_phase::coordinator::Alarm;
 
 /// What a witness keeps of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,7 +37,7 @@ impl<W> Coordinator<W> {
     }
 
     /// An order of whoever leads a transaction of another slot.
-    pub(crate) fn witness_led(&mut self, message: &ToSite) -> Report {
+    pub(crate) fn witness_led(&mut self, from: &SiteName, message: &ToSite) -> Report {
         let ToSite { id, order, .. } = *message;
         if !self.config.witness || !super::participant::is_three_phase(id) {
             mark(Mark::ThreeNoWitness);
@@ -63,6 +65,7 @@ impl<W> Coordinator<W> {
                 self.out.speaks_of(at);
                 if committed != other {
                     mark(Mark::ThreeContradiction);
+                    self.site_alarm(id, from, Alarm::SitesDiffer);
                     return Report::NoInformation;
                 }
                 Report::Acknowledged { committed }
@@ -77,34 +80,18 @@ impl<W> Coordinator<W> {
                 Report::Acknowledged { committed }
             }
             (WitnessState::Undecided(mut site), order) => {
-                let obeyed = match order {
-                    Order::Join { ballot } => site.join(ballot),
-                    Order::PreCommit { ballot } => site.move_to(ballot, Standing::PreCommitted),
-                    Order::PreAbort { ballot } => site.move_to(ballot, Standing::PreAborted),
-                    Order::Decided { .. } | Order::Forget => return Report::NoInformation,
-                };
-                let Some(ballot) = order.ballot() else {
+                let Some((obeyed, report)) = site.hear(order) else {
                     return Report::NoInformation;
                 };
-                match obeyed {
-                    Obeyed::No => {
-                        self.out.speaks_of(at);
-                        return Report::Refused { ballot, promised: site.promised };
+                if obeyed == Obeyed::Anew {
+                    self.witness(id, WitnessState::Undecided(site));
+                    if mutant(Mutant::PromiseNotForced) {
+                        self.out.ungate();
                     }
-                    Obeyed::Anew => {
-                        self.witness(id, WitnessState::Undecided(site));
-                        if mutant(Mutant::PromiseNotForced) {
-                            self.out.ungate();
-                        }
-                    }
-                    Obeyed::Before => self.out.speaks_of(at),
+                } else {
+                    self.out.speaks_of(at);
                 }
-                match order {
-                    Order::Join { .. } => {
-                        Report::Joined { ballot, accepted: site.accepted, standing: site.standing }
-                    }
-                    _ => Report::Moved { ballot },
-                }
+                report
             }
         }
     }
