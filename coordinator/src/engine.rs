@@ -20,7 +20,7 @@ use handfast_journal::{
 };
 use handfast_runtime::clock::{Clock, wall_ms};
 use handfast_runtime::crash_point::{compiled_in, reached};
-use handfast_runtime::driver::{Driver, Gated};
+use handfast_runtime::driver::{Driver, Gated, HandedOver};
 use handfast_runtime::shard::shard;
 use handfast_wire::record::decode_live;
 use tokio::sync::{Semaphore, oneshot};
@@ -61,6 +61,8 @@ pub struct Engine {
     pub(crate) memory: Arc<Semaphore>,
     draining: AtomicBool,
     threads: std::sync::Mutex<Vec<JoinHandle<()>>>,
+    /// Of the shards.
+    handed_over: Vec<HandedOver>,
 }
 
 /// Three-phase commit, as it is now.
@@ -280,6 +282,8 @@ impl Engine {
             LogWriter::new(Box::new(journal), WriterOptions::default(), Box::new(Observer));
         let mut threads = vec![writer.spawn(|error| poisoned(&error))?];
         let votes_elsewhere = Arc::new(votes_elsewhere);
+        let runtime = tokio::runtime::Handle::current();
+        let mut handed_over = Vec::new();
         for (index, (core, queue)) in cores.into_iter().zip(queues).enumerate() {
             let mut machine = CoordinatorShard::new(
                 index,
@@ -294,6 +298,7 @@ impl Engine {
                 let resumed = driver.machine_mut().resume(clock.now());
                 driver.apply(resumed);
             }
+            handed_over.push(driver.hand_over(&runtime));
             threads.push(queue.spawn(&index.to_string(), clock, driver)?);
         }
         let memory = Arc::new(Semaphore::new(permits(config.in_flight_bytes_max)));
@@ -310,6 +315,7 @@ impl Engine {
             memory,
             draining: AtomicBool::new(false),
             threads: std::sync::Mutex::new(threads),
+            handed_over,
         });
         for (name, registration) in engine.registry.list(None, usize::MAX) {
             engine.links.open(&name, &registration.endpoint, &engine.shards);
@@ -561,6 +567,7 @@ impl Engine {
         threads.for_each(join);
         self.log.close();
         writer.into_iter().for_each(join);
+        self.handed_over.iter().for_each(HandedOver::finish);
     }
 }
 

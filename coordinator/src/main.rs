@@ -11,7 +11,7 @@ use handfast_coordinator::settings::{SETTINGS, ServerSettings};
 use handfast_runtime::config::{Flags, Settings, arguments};
 use handfast_runtime::metrics::{Metrics, Pages};
 use handfast_runtime::shutdown::Shutdown;
-use handfast_runtime::{listen, metrics, telemetry};
+use handfast_runtime::{io_threads, listen, metrics, telemetry};
 
 /// Messages are made on one thread and dropped on another, which the system's allocator is slow at.
 #[global_allocator]
@@ -63,10 +63,7 @@ fn run(settings: &Settings) -> anyhow::Result<()> {
     telemetry::init(format.parse()?, &level)?;
     let shutdown = Shutdown::listen().context("cannot listen for signals")?;
     let recorder = Metrics::install()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime = io_threads::runtime(server.io_threads).context("cannot start the runtime")?;
     runtime.block_on(serve_all(server, recorder, shutdown))
 }
 

@@ -86,6 +86,14 @@ pub const SETTINGS: &[Setting] = &[
         "Single-threaded shards; one for each two cores, at most 8, when not set",
     ),
     setting(
+        "io_threads",
+        "io-threads",
+        "HANDFAST_IO_THREADS",
+        integer(1, 1024),
+        None,
+        "Threads that serve connections; one for each two cores when not set",
+    ),
+    setting(
         "timeout",
         "timeout",
         "HANDFAST_TRANSACTION_TIMEOUT",
@@ -215,6 +223,8 @@ pub struct ServerSettings {
     pub metrics_listen: Option<SocketAddr>,
     /// How long to drain.
     pub drain: Duration,
+    /// Threads that serve connections, if somebody says how many.
+    pub io_threads: Option<usize>,
 }
 
 impl ServerSettings {
@@ -272,6 +282,7 @@ impl ServerSettings {
             insecure: settings.get("insecure")?,
             metrics_listen: settings.find("metrics_listen")?,
             drain: settings.get("drain")?,
+            io_threads: settings.find("io_threads")?,
         })
     }
 }

@@ -22,7 +22,7 @@ use handfast_journal::{
 };
 use handfast_runtime::clock::{Clock, wall_ms};
 use handfast_runtime::crash_point::reached;
-use handfast_runtime::driver::{Driver, Gated};
+use handfast_runtime::driver::{Driver, Gated, HandedOver};
 use handfast_runtime::phases::Phases;
 use handfast_runtime::shard::{ShardHandle, ShardQueue};
 use handfast_wire::convert::PrepareOrder;
@@ -77,6 +77,7 @@ pub(crate) struct Engine {
     poisoned: Arc<AtomicBool>,
     draining: AtomicBool,
     threads: std::sync::Mutex<Vec<JoinHandle<()>>>,
+    handed_over: HandedOver,
 }
 
 impl std::fmt::Debug for Engine {
@@ -127,6 +128,7 @@ impl Engine {
         driver.handle(clock.now(), ShardInput::Core(Input::ResourceHolds { ids: held }));
         let resumed = driver.machine_mut().resume(clock.now());
         driver.apply(resumed);
+        let handed_over = driver.hand_over(&effects.runtime);
         reached("participant.recovery.before-ready");
         let shard_thread = queue.spawn(name.as_str(), clock, driver)?;
         tracing::info!(
@@ -145,6 +147,7 @@ impl Engine {
             poisoned,
             draining: AtomicBool::new(false),
             threads: std::sync::Mutex::new(vec![shard_thread, writer]),
+            handed_over,
         })
     }
 
@@ -347,6 +350,7 @@ impl Engine {
         }
         self.log.close();
         threads.into_iter().for_each(join);
+        self.handed_over.finish();
     }
 }
 

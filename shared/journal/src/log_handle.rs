@@ -18,9 +18,14 @@ use crate::Mutation;
 /// What waits for a submission to be durable.
 ///
 /// It runs on the log writer's thread, between two syncs: hand the news on and return.
-pub trait Completion: Send + 'static {
+pub trait Completion: Send + Sized + 'static {
     /// The submission, and every one before it, is durable.
     fn durable(self);
+
+    /// The same of all that one sync has made durable, in order. For those that hand their news on together.
+    fn all_durable(completions: impl Iterator<Item = Self>) {
+        completions.for_each(Completion::durable);
+    }
 }
 
 /// A completion for submissions that nobody waits for.
@@ -101,9 +106,17 @@ pub(crate) struct Queue<C> {
     depth: AtomicUsize,
 }
 
+/// The mutations of a batch, and the buffers that they came in.
+///
+/// They are dropped where they were made: memory that one thread allocates and another one frees travels
+/// between their caches, and costs both of them more than all the rest that they do with it.
+pub(crate) type Spent = (Vec<Mutation>, Vec<Vec<Mutation>>);
+
 #[derive(Debug)]
 struct QueueState<C> {
     queued: VecDeque<Submission<C>>,
+    /// What has been written, for the next submitter to drop.
+    spent: Vec<Spent>,
     handles: usize,
     /// No submission is accepted any more.
     closed: bool,
@@ -117,6 +130,7 @@ impl<C> Queue<C> {
         Queue {
             state: Mutex::new(QueueState {
                 queued: VecDeque::new(),
+                spent: Vec::new(),
                 handles: 1,
                 closed: false,
                 waiting: false,
@@ -143,10 +157,18 @@ impl<C> Queue<C> {
         state.queued.push_back(submission);
         self.depth.fetch_add(1, Ordering::Relaxed);
         let wake = std::mem::take(&mut state.waiting);
+        let spent = std::mem::take(&mut state.spent);
         drop(state);
         if wake {
             self.news.notify_one();
         }
+        drop(spent);
+    }
+
+    /// Leaves what has been written to the next submitter. There is never more of it than was submitted
+    /// since the last one came by.
+    pub(crate) fn spend(&self, spent: Spent) {
+        self.lock().spent.push(spent);
     }
 
     fn close(&self) {

@@ -96,8 +96,10 @@ pub struct LogWriter<C> {
     pending_forced: usize,
     pending_mutations: usize,
     pending_bytes: usize,
-    /// The buffers of a batch, kept for their capacity.
     batch: Vec<Mutation>,
+    /// What the mutations of the batch came in.
+    buffers: Vec<Vec<Mutation>>,
+    /// Kept for its capacity.
     completions: Vec<C>,
     failure: Option<JournalError>,
 }
@@ -120,6 +122,7 @@ impl<C: Completion> LogWriter<C> {
             pending_mutations: 0,
             pending_bytes: 0,
             batch: Vec::new(),
+            buffers: Vec::new(),
             completions: Vec::new(),
             failure: None,
         };
@@ -227,7 +230,8 @@ impl<C: Completion> LogWriter<C> {
         let started = clock();
         let appended = self.journal.append(&self.batch);
         let sync = clock().saturating_sub(started);
-        self.batch.clear();
+        let spent = (std::mem::take(&mut self.batch), std::mem::take(&mut self.buffers));
+        self.queue.spend(spent);
         if let Err(error) = appended {
             if mutant(Mutant::FailureCompleted) {
                 self.completions.drain(..).for_each(Completion::durable);
@@ -236,9 +240,7 @@ impl<C: Completion> LogWriter<C> {
         }
         self.queue.settled(submissions);
         self.observer.batch(submissions, mutations, bytes, sync);
-        for completion in self.completions.drain(..) {
-            completion.durable();
-        }
+        C::all_durable(self.completions.drain(..));
         completed += submissions;
         // A barrier right behind the batch has nothing left to wait for.
         completed += self.complete_leading_barriers();
@@ -286,6 +288,8 @@ impl<C: Completion> LogWriter<C> {
     /// Moves submissions from the front of `pending` into the batch, at least one and up to the bounds.
     fn gather(&mut self) -> (usize, usize) {
         let (mut submissions, mut bytes) = (0, 0);
+        self.batch.reserve(self.pending_mutations.min(self.options.batch_mutations_max));
+        self.buffers.reserve(self.pending.len());
         while let Some(next) = self.pending.front() {
             let next_bytes = size(&next.mutations);
             let fits = bytes + next_bytes <= self.options.batch_bytes_max
@@ -302,6 +306,7 @@ impl<C: Completion> LogWriter<C> {
             self.pending_mutations -= next.mutations.len();
             self.pending_bytes -= next_bytes;
             self.batch.append(&mut next.mutations);
+            self.buffers.push(next.mutations);
             self.completions.extend(next.completion);
         }
         (submissions, bytes)

@@ -7,13 +7,15 @@
 //! The driver is as deterministic as its machine: it has no thread and no clock of its own. [`crate::shard`]
 //! turns it on a thread; the simulator turns it by hand.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::step::{Now, Position, Step, Time, TimerKey};
 use handfast_journal::{Completion, LogHandle, Mutation, Submission};
+use tokio::runtime::Handle;
 
+use crate::hand_over::HandOver;
 use crate::timers::Timers;
 
 /// A pure state machine, and how its records look on the disk.
@@ -38,8 +40,8 @@ pub trait Machine: Send + 'static {
     fn settled(&mut self) {}
 }
 
-/// Does what a state machine wants done. Called on the shard's thread, or on the log's when an action
-/// had to wait for it; must not block.
+/// Does what a state machine wants done. Called by whoever turns the machine, and by whoever hears from the
+/// log when an action had to wait for it; must not block.
 pub trait Effects<A>: Clone + Send + Sync + 'static {
     /// Does one thing.
     fn perform(&self, action: A);
@@ -49,29 +51,36 @@ pub trait Effects<A>: Clone + Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Gated<A, E> {
     position: Position,
-    shared: Arc<Shared<E>>,
+    shared: Arc<Shared<A, E>>,
     actions: Vec<A>,
 }
 
 /// What a driver has in common with what waits in the log's queue. One pointer to all of it: each that is
 /// counted up on one thread and down on another costs as much as a small allocation.
 #[derive(Debug)]
-struct Shared<E> {
+struct Shared<A, E> {
     /// How far the log is durable, in the machine's positions.
     durable: AtomicU64,
     effects: E,
+    /// To those who act on what is durable; there when it is not the log's thread that does.
+    hand_over: OnceLock<Arc<HandOver<Gated<A, E>>>>,
+}
+
+impl<A, E> Shared<A, E> {
+    fn new(effects: E) -> Arc<Self> {
+        Arc::new(Self { durable: AtomicU64::new(0), effects, hand_over: OnceLock::new() })
+    }
 }
 
 impl<A, E> Gated<A, E> {
     /// For a submission that no state machine has made: a registration, a barrier.
     pub fn standalone(effects: E, actions: Vec<A>) -> Self {
-        let shared = Arc::new(Shared { durable: AtomicU64::new(0), effects });
-        Self { position: Position(0), shared, actions }
+        Self { position: Position(0), shared: Shared::new(effects), actions }
     }
 }
 
-impl<A: Send + 'static, E: Effects<A>> Completion for Gated<A, E> {
-    fn durable(self) {
+impl<A: Send + 'static, E: Effects<A>> Gated<A, E> {
+    fn act(self) {
         for action in self.actions {
             self.shared.effects.perform(action);
         }
@@ -81,13 +90,54 @@ impl<A: Send + 'static, E: Effects<A>> Completion for Gated<A, E> {
     }
 }
 
+impl<A: Send + 'static, E: Effects<A>> Completion for Gated<A, E> {
+    fn durable(self) {
+        Self::all_durable(std::iter::once(self));
+    }
+
+    fn all_durable(completions: impl Iterator<Item = Self>) {
+        let mut completions = completions.peekable();
+        while let Some(first) = completions.next() {
+            let shared = Arc::clone(&first.shared);
+            let over = shared.hand_over.get();
+            let Some(mut giving) = over.and_then(|over| over.giving()) else {
+                // In order: what the task has left comes first.
+                over.into_iter().flat_map(|over| over.end()).for_each(Self::act);
+                first.act();
+                continue;
+            };
+            giving.give(first);
+            while let Some(next) = completions.next_if(|next| Arc::ptr_eq(&next.shared, &shared)) {
+                giving.give(next);
+            }
+        }
+    }
+}
+
+/// Ends the handing over of a driver's actions to a task.
+pub struct HandedOver(Box<dyn Fn() + Send + Sync>);
+
+impl std::fmt::Debug for HandedOver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HandedOver").finish_non_exhaustive()
+    }
+}
+
+impl HandedOver {
+    /// Does what the task has not done yet, here and now. To be called when the log's thread has ended, so
+    /// that all that the log has made durable has its effects when this returns.
+    pub fn finish(&self) {
+        (self.0)();
+    }
+}
+
 /// The log that a driver submits to.
 pub type Log<M, E> = LogHandle<Gated<<M as Machine>::Action, E>>;
 
 /// A state machine with its timers, its log and its effects.
 pub struct Driver<M: Machine, E: Effects<M::Action>> {
     machine: M,
-    shared: Arc<Shared<E>>,
+    shared: Arc<Shared<M::Action, E>>,
     log: Log<M, E>,
     timers: Timers,
 }
@@ -101,8 +151,16 @@ impl<M: Machine, E: Effects<M::Action>> std::fmt::Debug for Driver<M, E> {
 impl<M: Machine, E: Effects<M::Action>> Driver<M, E> {
     /// Drives `machine`, which has taken over what the log says and has not made a step.
     pub fn new(machine: M, log: Log<M, E>, effects: E) -> Self {
-        let shared = Arc::new(Shared { durable: AtomicU64::new(0), effects });
-        Self { machine, shared, log, timers: Timers::default() }
+        Self { machine, shared: Shared::new(effects), log, timers: Timers::default() }
+    }
+
+    /// From here on a task of this runtime performs what had to wait for the log, and not the log's thread.
+    /// Whatever the log's thread holds when it ends is left to [`HandedOver::finish`].
+    pub fn hand_over(&self, runtime: &Handle) -> HandedOver {
+        let over = Arc::clone(self.shared.hand_over.get_or_init(Arc::default));
+        let taken = Arc::clone(&over);
+        runtime.spawn(async move { taken.take(Gated::act).await });
+        HandedOver(Box::new(move || over.end().into_iter().for_each(Gated::act)))
     }
 
     /// The machine, to look at.

@@ -9,6 +9,8 @@ pub mod clock;
 pub mod config;
 pub mod crash_point;
 pub mod driver;
+mod hand_over;
+pub mod io_threads;
 pub mod listen;
 pub mod metrics;
 pub mod phases;

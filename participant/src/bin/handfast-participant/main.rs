@@ -17,7 +17,7 @@ use handfast_participant::{Participant, Routes, Stopped};
 use handfast_runtime::config::{Flags, Settings, arguments};
 use handfast_runtime::metrics::{Check, Metrics, Pages};
 use handfast_runtime::shutdown::Shutdown;
-use handfast_runtime::{listen, metrics, telemetry};
+use handfast_runtime::{io_threads, listen, metrics, telemetry};
 use handfast_wire::v1::key_value_service_server::KeyValueServiceServer;
 
 use crate::settings::{SETTINGS, ServerSettings};
@@ -97,10 +97,7 @@ fn run(settings: &Settings, server: ServerSettings) -> anyhow::Result<()> {
     telemetry::init(format.parse()?, &level)?;
     let shutdown = Shutdown::listen().context("cannot listen for signals")?;
     let recorder = Metrics::install()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
+    let runtime = io_threads::runtime(server.io_threads).context("cannot start the runtime")?;
     runtime.block_on(serve(server, recorder, shutdown))
 }
 

@@ -78,6 +78,14 @@ pub(crate) const SETTINGS: &[Setting] = &[
         "Where /metrics, /healthz and /readyz are served; nowhere when not set",
     ),
     setting(
+        "io_threads",
+        "io-threads",
+        "HANDFAST_IO_THREADS",
+        Kind::Integer { min: 1, max: 1024 },
+        None,
+        "Threads that serve connections; one for each two cores when not set",
+    ),
+    setting(
         "lock_wait",
         "lock-wait",
         "HANDFAST_LOCK_WAIT",
@@ -141,6 +149,7 @@ pub(crate) struct ServerSettings {
     pub(crate) inquire_after: Duration,
     pub(crate) inquire_after_max: Duration,
     pub(crate) drain: Duration,
+    pub(crate) io_threads: Option<usize>,
 }
 
 impl ServerSettings {
@@ -173,6 +182,7 @@ impl ServerSettings {
             inquire_after,
             inquire_after_max,
             drain: settings.get("drain")?,
+            io_threads: settings.find("io_threads")?,
         })
     }
 }
