@@ -347,6 +347,9 @@ marks! {
     ThreePreempted, "three-preempted", "A leader that hears of a higher ballot waits for its end.";
     ThreeWaits, "three-waits",
         "With fewer answers than a quorum it waits, and says for whom. It never aborts for lack of answers.";
+    ThreeNoBallotLeft, "three-no-ballot-left",
+        "A site that has heard of the last ballot there is leads no more: it asks its coordinator, and says so.",
+        only: "a voting site makes up the last ballot there is";
     ThreeReportPassed, "three-report-passed",
         "An answer to another ballot, or after the decision, changes nothing.";
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::delivering::Delivering;
 use super::leader::Delivery;
 use super::participant::is_three_phase;
-use super::seat::{Progress, Seat};
+use super::seat::{NO_BALLOT_LEFT, Progress, Seat};
 use super::sites::{SiteName, SiteNumber, Sites, Witness};
 use super::view::SiteView;
 use crate::id::{Incarnation, ParticipantName, TransactionId};
@@ -265,10 +265,15 @@ impl<W> Coordinator<W> {
             mark(Mark::ThreeLedAgain);
             let waiting_for = voted.seat.waiting_for(&voted.sites);
             self.note(Event::Waits { id, waiting_for });
-        } else if !mutant(Mutant::CoordinatorStaysSilent) && voted.seat.elect() {
-            let ballot = voted.seat.site.promised;
-            self.write_voting(id);
-            self.note(Event::Elects { id, ballot });
+        } else if !mutant(Mutant::CoordinatorStaysSilent) {
+            if voted.seat.elect() {
+                let ballot = voted.seat.site.promised;
+                self.write_voting(id);
+                self.note(Event::Elects { id, ballot });
+            } else {
+                mark(Mark::ThreeNoBallotLeft);
+                self.note(Event::Waits { id, waiting_for: NO_BALLOT_LEFT.to_owned() });
+            }
         }
         self.lead(id, None);
         self.wait_for_sites(now, id, attempts);

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::ballot::Ballot;
 use super::decided::{Learned, Told};
 use super::leader::Delivery;
-use super::seat::{Progress, Seat, to_site};
+use super::seat::{NO_BALLOT_LEFT, Progress, Seat, to_site};
 use super::site::{Site, Standing};
 use super::sites::{SiteName, SiteNumber};
 use super::view::SiteView;
@@ -440,6 +440,12 @@ impl<W> Participant<W> {
             self.write_voted(id);
             self.note(Event::Elects { id, ballot });
             self.send_orders(id);
+        } else {
+            mark(Mark::ThreeNoBallotLeft);
+            voted.waiting_for = NO_BALLOT_LEFT.to_owned();
+            let waiting_for = voted.waiting_for.clone();
+            self.note(Event::Blocked { id, waiting_for });
+            self.ask_coordinator(id);
         }
         self.arm_election(now, id, attempts);
     }
