@@ -271,7 +271,7 @@ impl<W> Participant<W> {
         let (ending, at) = (decided.ending(), decided.at);
         let committed = decided.record.committed;
         self.out.timer(TimerKey::Transaction(id), None);
-        if self.is_current(id) && !self.is_passed(id) {
+        if !self.is_past(id) {
             self.remember(id, ending, Some(at));
             self.record_lazily(ParticipantRecord::Finished { id, committed });
         } else {

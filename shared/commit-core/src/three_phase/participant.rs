@@ -323,6 +323,12 @@ impl<W> Participant<W> {
                 mark(Mark::ThreeMoveOfForgotten);
                 Report::NoInformation
             }
+            // It has not been forgotten, so it has not voted, and nobody can have committed.
+            Order::Decided { committed: true } if !self.is_past(id) => {
+                mark(Mark::ThreeContradiction);
+                self.alarm(id, Alarm::CommitOfUnprepared);
+                Report::NoInformation
+            }
             Order::Decided { committed: true } => {
                 mark(Mark::ThreeDecidedOfForgotten);
                 self.out.speaks_of(self.forgotten_at);
@@ -335,7 +341,7 @@ impl<W> Participant<W> {
 
     /// A site that has never heard of the transaction has not voted, and never will from here on.
     pub(crate) fn abort_unknown(&mut self, id: TransactionId) {
-        if self.is_current(id) && !self.is_passed(id) {
+        if !self.is_past(id) {
             mark(Mark::ThreeUnknownAborts);
             let at = self.force_abort(id);
             self.remember(id, Ending::Aborted, Some(at));

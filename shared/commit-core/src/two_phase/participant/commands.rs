@@ -245,6 +245,11 @@ impl<W> Participant<W> {
             return;
         };
         match self.branches.remove(&id) {
+            // It has never been here: somebody makes it up.
+            None if incarnation == self.incarnation && !self.is_past(id) => {
+                mark(Mark::CommitOfUnprepared);
+                self.refuse_commit(via, id, Alarm::CommitOfUnprepared);
+            }
             // Forgotten, because everybody knew; or lost.
             None if incarnation == self.incarnation || mutant(Mutant::LostBranchAcknowledged) => {
                 mark(Mark::CommitOfForgotten);
@@ -325,8 +330,7 @@ impl<W> Participant<W> {
             None => {
                 mark(Mark::AbortOfUnknown);
                 // The PREPARE may still be on its way: it must not find an unknown transaction.
-                let remembered = !self.is_passed(id) && self.is_current(id);
-                if remembered && !mutant(Mutant::AbortNotRemembered) {
+                if !self.is_past(id) && !mutant(Mutant::AbortNotRemembered) {
                     self.remember(id, Ending::Aborted, None);
                 }
                 self.respond(via, FromParticipant::Aborted { id });
@@ -421,7 +425,7 @@ impl<W> Participant<W> {
                 self.branches.remove(&follower);
             }
             // Still remembered as finished: a late PREPARE must not do the work again.
-            if self.is_current(id) && !self.is_passed(id) {
+            if !self.is_past(id) {
                 self.remember(id, Ending::Committed, Some(at));
                 self.record_lazily(ParticipantRecord::Finished { id, committed: true });
             } else {
@@ -434,6 +438,12 @@ impl<W> Participant<W> {
     /// True when the id is of the latest epoch that was seen of its slot.
     pub(crate) fn is_current(&self, id: TransactionId) -> bool {
         self.slots.get(&id.slot()).is_none_or(|seen| id.epoch() >= seen.epoch)
+    }
+
+    /// True when no PREPARE can come for this transaction any more. Only then is its end forgotten, and where COMMIT may
+    /// come again the log knows so before it forgets: it is true after a restart of whatever had been forgotten.
+    pub(crate) fn is_past(&self, id: TransactionId) -> bool {
+        !self.is_current(id) || self.is_passed(id)
     }
 
     /// The resource's own list, after a restart: what it holds without a vote in the log was never
