@@ -198,6 +198,22 @@ impl<W> Coordinator<W> {
         self.rearm(id);
     }
 
+    /// True, with an alarm, when a site says that the decision is the other one than it is told: that is no
+    /// acknowledgement, and it is told again.
+    pub(crate) fn differs(&mut self, id: TransactionId, from: &SiteName, committed: bool) -> bool {
+        let Some(Transaction { phase: Phase::Delivering(delivering), .. }) =
+            self.transactions.get(&id)
+        else {
+            return false;
+        };
+        let differs = delivering.outcome.is_ok() != committed;
+        if differs {
+            mark(Mark::ThreeContradiction);
+            self.site_alarm(id, from, Alarm::SitesDiffer);
+        }
+        differs
+    }
+
     /// A participant has the decision on its disk. It may have been told by an earlier process, which did not
     /// live to write it here: then this is how the decision is learned.
     pub(crate) fn participant_has_it(
@@ -218,15 +234,14 @@ impl<W> Coordinator<W> {
     }
 
     fn site_has_it(&mut self, now: Now, from: &SiteName, id: TransactionId, committed: bool) {
+        if self.differs(id, from, committed) {
+            return;
+        }
         let Some(Transaction { phase: Phase::Delivering(delivering), .. }) =
             self.transactions.get_mut(&id)
         else {
             return;
         };
-        if delivering.outcome.is_ok() != committed {
-            mark(Mark::ThreeContradiction);
-            return self.site_alarm(id, from, Alarm::SitesDiffer);
-        }
         let Some(number) = delivering.sites.number(from) else {
             return;
         };
@@ -254,13 +269,7 @@ impl<W> Coordinator<W> {
         match report {
             Report::Acknowledged { committed } => self.site_has_it(now, from, id, committed),
             Report::Known { committed } => {
-                if let Some(Transaction { phase: Phase::Delivering(delivering), .. }) =
-                    self.transactions.get(&id)
-                    && delivering.outcome.is_ok() != committed
-                {
-                    mark(Mark::ThreeContradiction);
-                    self.site_alarm(id, from, Alarm::SitesDiffer);
-                }
+                self.differs(id, from, committed);
             }
             _ => mark(Mark::ThreeReportPassed),
         }

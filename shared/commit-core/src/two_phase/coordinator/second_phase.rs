@@ -11,6 +11,7 @@ use crate::message::ToParticipant;
 use crate::mutants::{Mutant, mutant};
 use crate::record::{AbortReason, CoordinatorRecord, Ended, Request};
 use crate::step::{Now, TimerKey};
+use crate::three_phase::SiteName;
 use crate::three_phase::participant::is_three_phase;
 
 impl<W> Coordinator<W> {
@@ -103,6 +104,9 @@ impl<W> Coordinator<W> {
     }
 
     pub(super) fn acknowledged(&mut self, now: Now, from: &ParticipantName, id: TransactionId) {
+        if is_three_phase(id) && self.differs(id, &SiteName::Participant(from.clone()), true) {
+            return;
+        }
         let window = self.config.delivery_window;
         let link = self.link(from);
         let owed = link.acknowledged(id);
@@ -268,6 +272,9 @@ impl<W> Coordinator<W> {
         };
         match &transaction.phase {
             Phase::Delivering(_) | Phase::Voted(_) => {
+                if self.differs(id, &SiteName::Participant(from.clone()), false) {
+                    return;
+                }
                 let window = self.config.delivery_window;
                 let link = self.link(from);
                 link.acknowledged(id);
