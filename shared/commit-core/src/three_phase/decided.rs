@@ -15,7 +15,7 @@ use crate::mutants::{Mutant, mutant};
 use crate::record::{Change, DecidedBranch, ParticipantRecord, VotedBranch};
 use crate::step::{Now, Position, TimerKey};
 use crate::two_phase::Participant;
-use crate::two_phase::participant::branch::{Before, Branch, Finishing};
+use crate::two_phase::participant::branch::{Before, Branch, Finishing, wait_too};
 use crate::two_phase::participant::{Alarm, Ending, Via};
 
 /// How a site has learned the decision.
@@ -93,12 +93,12 @@ impl<W> Participant<W> {
                 return self.decide(now, id, committed, Learned::Told, None, Some(via));
             }
             Some(Branch::Committing(finishing)) if committed => {
-                return finishing.leaders.push(via);
+                return wait_too(&mut finishing.leaders, via);
             }
             Some(Branch::Aborting(finishing))
                 if !committed && matches!(finishing.before, Before::Voted(_)) =>
             {
-                return finishing.leaders.push(via);
+                return wait_too(&mut finishing.leaders, via);
             }
             Some(Branch::Decided(decided)) => {
                 self.out.speaks_of(decided.at);

@@ -21,7 +21,7 @@ use crate::mutants::{Mutant, mutant};
 use crate::record::{Change, Electorate, ParticipantRecord, VotedBranch};
 use crate::step::{Now, Position, TimerKey};
 use crate::two_phase::Participant;
-use crate::two_phase::participant::branch::{Before, Branch, Finishing, Preparing};
+use crate::two_phase::participant::branch::{Before, Branch, Finishing, Preparing, wait_too};
 use crate::two_phase::participant::{Action, Alarm, Ending, Event, ResourceCall, Via};
 
 /// A voting site that does not know the decision.
@@ -385,7 +385,7 @@ impl<W> Participant<W> {
             }
             Some(Branch::Voted(_)) => self.decide(now, id, false, Learned::Told, Some(via), None),
             Some(Branch::Aborting(Finishing { before: Before::Voted(_), vias, .. })) => {
-                vias.push(via);
+                wait_too(vias, via);
             }
             Some(Branch::Decided(decided)) if !decided.record.committed => {
                 self.out.speaks_of(decided.at);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::branch::{Before, Branch, Doomed, Finishing, Preparing};
+use super::branch::{Before, Branch, Doomed, Finishing, Preparing, wait_too};
 use super::inputs::{Action, Alarm, Ending, Origin, ResourceCall, Via};
 use super::{Participant, no};
 use crate::id::{Incarnation, ParticipantName, TransactionId};
@@ -73,11 +73,11 @@ impl<W> Participant<W> {
             }
             Some(Branch::Preparing(mut preparing)) => {
                 mark(Mark::PrepareJoins);
-                preparing.vias.push(via);
+                wait_too(&mut preparing.vias, via);
                 self.branches.insert(id, Branch::Preparing(preparing));
             }
             Some(Branch::Following { earlier, mut vias }) => {
-                vias.push(via);
+                wait_too(&mut vias, via);
                 self.branches.insert(id, Branch::Following { earlier, vias });
                 self.answer_followers(earlier);
             }
@@ -109,7 +109,7 @@ impl<W> Participant<W> {
                         let result = told.record.result.clone();
                         self.vote(vec![via], id, Vote::Prepared, result);
                     }
-                    Before::OnePhase { .. } => finishing.vias.push(via),
+                    Before::OnePhase { .. } => wait_too(&mut finishing.vias, via),
                     // Repeated on the way, long after the vote was counted: the same vote again, which
                     // nobody counts twice. A refusal would look like one of the commit.
                     Before::Prepared(record) => {
@@ -281,7 +281,7 @@ impl<W> Participant<W> {
                     self.refuse_commit(via, id, Alarm::CommitOfUnprepared);
                 } else {
                     mark(Mark::CommitJoins);
-                    finishing.vias.push(via);
+                    wait_too(&mut finishing.vias, via);
                 }
                 self.branches.insert(id, Branch::Committing(finishing));
             }
@@ -354,7 +354,7 @@ impl<W> Participant<W> {
             Some(Branch::Preparing(mut preparing)) => {
                 mark(Mark::AbortOfPreparing);
                 match &mut preparing.doomed {
-                    Some(doomed) => doomed.vias.push(via),
+                    Some(doomed) => wait_too(&mut doomed.vias, via),
                     None => preparing.doomed = Some(Doomed { vias: vec![via], at: None }),
                 }
                 self.branches.insert(id, Branch::Preparing(preparing));
@@ -366,7 +366,7 @@ impl<W> Participant<W> {
             }
             Some(Branch::Aborting(mut finishing)) => {
                 mark(Mark::AbortOfAborted);
-                finishing.vias.push(via);
+                wait_too(&mut finishing.vias, via);
                 self.branches.insert(id, Branch::Aborting(finishing));
             }
             Some(branch @ Branch::Finished { ending: Ending::Aborted | Ending::ReadOnly, .. }) => {
