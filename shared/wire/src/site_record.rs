@@ -9,7 +9,7 @@ use handfast_commit_core::record::{
     DecidedBranch, Decision, Electorate, Request, VotedBranch, VotingCoordinator, WitnessRecord,
     WitnessState,
 };
-use handfast_commit_core::three_phase::{Ballot, Site, SiteName, SiteNumber, Sites, Witness};
+use handfast_commit_core::three_phase::{Site, SiteName, SiteNumber, Sites, Witness};
 
 use prost::Message;
 
@@ -44,15 +44,15 @@ fn site_message(site: &Site) -> storage::SiteBallots {
 
 fn ballots(key: &[u8], message: Option<storage::SiteBallots>) -> Result<Site, DamagedRecord> {
     let message = message.ok_or_else(|| damaged(key, "it has no ballots"))?;
-    let promised = Ballot::from_number(message.promised);
-    let accepted = Ballot::from_number(message.accepted);
-    let standing = i32::try_from(message.standing).ok();
-    let standing = standing.and_then(|number| v1::SiteStanding::try_from(number).ok());
-    let standing = standing.and_then(|standing| site::standing(standing, accepted));
-    match standing {
-        Some(standing) if accepted <= promised => Ok(Site { promised, accepted, standing }),
-        _ => Err(damaged(key, "its ballots do not go together")),
-    }
+    let whole = || {
+        let promised = site::ballot_or_none(message.promised)?;
+        let accepted = site::ballot_or_none(message.accepted)?;
+        let standing = i32::try_from(message.standing).ok()?;
+        let standing = v1::SiteStanding::try_from(standing).ok()?;
+        let standing = site::standing(standing, accepted)?;
+        (accepted <= promised).then_some(Site { promised, accepted, standing })
+    };
+    whole().ok_or_else(|| damaged(key, "its ballots do not go together"))
 }
 
 fn sites_message(sites: &Sites) -> storage::Sites {
@@ -93,6 +93,7 @@ fn sites(key: &[u8], message: Option<storage::Sites>) -> Result<Sites, DamagedRe
     if sites.participants().is_empty()
         || sites.count() != count
         || sites.participants().len() > limits::BRANCHES_MAX
+        || sites.witnesses().len() > limits::WITNESSES_MAX
     {
         return Err(damaged(key, "its voting sites cannot be"));
     }
@@ -279,7 +280,7 @@ mod tests {
     use handfast_commit_core::record::{
         AbortCause, AbortReason, CoordinatorRecord, Info, ParticipantRecord,
     };
-    use handfast_commit_core::three_phase::Standing;
+    use handfast_commit_core::three_phase::{Ballot, Standing};
 
     use super::*;
     use crate::record::{
@@ -408,6 +409,10 @@ mod tests {
             (1 << 16, 1 << 16, waiting),
             (1 << 16, 0, 0),
             (1 << 16, 0, 9),
+            // Of no round.
+            (3, 0, waiting),
+            (1 << 16, 3, moved),
+            (3, 3, moved),
         ] {
             assert!(!witness(promised, accepted, standing), "{promised} {accepted} {standing}");
         }
@@ -419,5 +424,23 @@ mod tests {
         let bytes = encode(Record::Voting(storage::VotingCoordinator::default()));
         let error = decode_live(id().as_bytes(), &bytes).expect_err("nothing").to_string();
         assert!(error.contains(&id().to_string()) && error.contains("ballots"), "{error}");
+    }
+
+    #[test]
+    fn a_crowd_of_witnesses_is_damage() {
+        let crowd = |count: usize| {
+            let name = |number| format!("w{number}");
+            let witness =
+                |number| storage::WitnessAddress { witness: name(number), ..Default::default() };
+            let voter = storage::Voter { participant: "a".into(), incarnation: 1 };
+            let sites = storage::Sites {
+                participants: vec![voter],
+                witnesses: (0..count).map(witness).collect(),
+            };
+            let decision =
+                storage::SiteDecision { committed: true, sites: Some(sites), ..Default::default() };
+            decode_live(id().as_bytes(), &encode(Record::Decision(decision))).is_ok()
+        };
+        assert!(crowd(limits::WITNESSES_MAX) && !crowd(limits::WITNESSES_MAX + 1));
     }
 }
