@@ -6,7 +6,7 @@
 use handfast_commit_core::id::{Incarnation, Protocol, TransactionId};
 use handfast_commit_core::limits;
 use handfast_commit_core::record::{
-    DecidedBranch, Decision, Electorate, Request, VotedBranch, VotingCoordinator, WitnessRecord,
+    DecidedBranch, Decision, Electorate, VotedBranch, VotingCoordinator, WitnessRecord,
     WitnessState,
 };
 use handfast_commit_core::three_phase::{Site, SiteName, SiteNumber, Sites, Witness};
@@ -15,7 +15,7 @@ use prost::Message;
 
 use crate::record::{
     DamagedRecord, abort_fields, abort_reason, damaged, info, info_message, name, peer_messages,
-    peers, request,
+    peers, request, request_fields, voter_messages, voters,
 };
 use crate::storage::coordinator_record::Record;
 use crate::{site, storage, v1};
@@ -57,14 +57,7 @@ fn ballots(key: &[u8], message: Option<storage::SiteBallots>) -> Result<Site, Da
 
 fn sites_message(sites: &Sites) -> storage::Sites {
     storage::Sites {
-        participants: sites
-            .participants()
-            .iter()
-            .map(|(name, incarnation)| storage::Voter {
-                participant: name.to_string(),
-                incarnation: incarnation.0,
-            })
-            .collect(),
+        participants: voter_messages(sites.participants()),
         witnesses: sites
             .witnesses()
             .iter()
@@ -79,11 +72,7 @@ fn sites_message(sites: &Sites) -> storage::Sites {
 fn sites(key: &[u8], message: Option<storage::Sites>) -> Result<Sites, DamagedRecord> {
     let message = message.ok_or_else(|| damaged(key, "it names no voting sites"))?;
     let count = 1 + message.participants.len() + message.witnesses.len();
-    let participants = message
-        .participants
-        .iter()
-        .map(|voter| Ok((name(key, &voter.participant)?, Incarnation(voter.incarnation))))
-        .collect::<Result<Vec<_>, DamagedRecord>>()?;
+    let participants = voters(key, &message.participants)?;
     let witnesses = message
         .witnesses
         .into_iter()
@@ -103,11 +92,12 @@ fn sites(key: &[u8], message: Option<storage::Sites>) -> Result<Sites, DamagedRe
 /// The bytes of a coordinator's standing; its key is the transaction's id.
 #[must_use]
 pub fn encode_voting(voting: &VotingCoordinator) -> Vec<u8> {
+    let (request_id, fingerprint) = request_fields(voting.request.as_ref());
     encode(Record::Voting(storage::VotingCoordinator {
         site: Some(site_message(&voting.site)),
         sites: Some(sites_message(&voting.sites)),
-        request_id: voting.request.as_ref().map(|r| r.id.to_string()).unwrap_or_default(),
-        fingerprint: voting.request.as_ref().map_or(0, |request| request.fingerprint),
+        request_id,
+        fingerprint,
         info: Some(info_message(&voting.info, voting.started_ms, 0)),
     }))
 }
@@ -118,13 +108,12 @@ pub(crate) fn read_voting(
     voting: storage::VotingCoordinator,
 ) -> Result<VotingCoordinator, DamagedRecord> {
     three_phase(key, id)?;
-    let fingerprint = voting.fingerprint;
     let message = voting.info.unwrap_or_default();
     Ok(VotingCoordinator {
         id,
         site: ballots(key, voting.site)?,
         sites: sites(key, voting.sites)?,
-        request: request(key, &voting.request_id)?.map(|id| Request { id, fingerprint }),
+        request: request(key, &voting.request_id, voting.fingerprint)?,
         info: info(&message),
         started_ms: message.started_at_ms,
     })
@@ -134,14 +123,15 @@ pub(crate) fn read_voting(
 #[must_use]
 pub fn encode_decision(decision: &Decision) -> Vec<u8> {
     let (abort_cause, abort_participant, abort_message) = abort_fields(&decision.outcome);
+    let (request_id, fingerprint) = request_fields(decision.request.as_ref());
     encode(Record::Decision(storage::SiteDecision {
         committed: decision.outcome.is_ok(),
         abort_cause,
         abort_participant,
         abort_message,
         sites: Some(sites_message(&decision.sites)),
-        request_id: decision.request.as_ref().map(|r| r.id.to_string()).unwrap_or_default(),
-        fingerprint: decision.request.as_ref().map_or(0, |request| request.fingerprint),
+        request_id,
+        fingerprint,
         info: Some(info_message(&decision.info, decision.started_ms, decision.decided_ms)),
     }))
 }
@@ -161,13 +151,12 @@ pub(crate) fn read_decision(
             decision.abort_message,
         )?),
     };
-    let fingerprint = decision.fingerprint;
     let message = decision.info.unwrap_or_default();
     Ok(Decision {
         id,
         outcome,
         sites: sites(key, decision.sites)?,
-        request: request(key, &decision.request_id)?.map(|id| Request { id, fingerprint }),
+        request: request(key, &decision.request_id, decision.fingerprint)?,
         info: info(&message),
         started_ms: message.started_at_ms,
         decided_ms: message.decided_at_ms,
@@ -278,7 +267,7 @@ mod tests {
 
     use handfast_commit_core::id::ParticipantName;
     use handfast_commit_core::record::{
-        AbortCause, AbortReason, CoordinatorRecord, Info, ParticipantRecord,
+        AbortCause, AbortReason, CoordinatorRecord, Info, ParticipantRecord, Request,
     };
     use handfast_commit_core::three_phase::{Ballot, Standing};
 
