@@ -326,9 +326,8 @@ impl<W> Coordinator<W> {
         };
         mark(if committed { Mark::ThreeCommitted } else { Mark::ThreeAborted });
         let everybody = sites.participants().iter().map(|(name, _)| name.clone()).collect();
-        let delivery = Delivery::new(committed);
-        let delivering =
-            Delivering { outcome, sites, read_only, everybody, delivery, recorded: false };
+        let delivery = Delivery::default();
+        let delivering = Delivering { outcome, sites, read_only, everybody, delivery };
         self.deliver_decision(now, id, delivering, false);
     }
 
@@ -357,11 +356,10 @@ impl<W> Coordinator<W> {
             return self.abort_unvoted(now, id, everybody, reason);
         }
         let sites = Sites::new(owed, self.witnesses.clone());
-        let delivery = Delivery::new(false);
+        let delivery = Delivery::default();
         let outcome = Err(reason);
         let read_only = BTreeSet::new();
-        let delivering =
-            Delivering { outcome, sites, read_only, everybody, delivery, recorded: false };
+        let delivering = Delivering { outcome, sites, read_only, everybody, delivery };
         self.deliver_decision(now, id, delivering, true);
     }
 

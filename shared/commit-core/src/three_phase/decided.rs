@@ -68,8 +68,7 @@ impl Decided {
 
     /// Found in the log.
     pub(crate) fn restored(record: DecidedBranch) -> Self {
-        let delivery = Delivery::new(record.committed);
-        Self::new(record, Position(0), delivery)
+        Self::new(record, Position(0), Delivery::default())
     }
 
     fn ending(&self) -> Ending {
@@ -141,13 +140,14 @@ impl<W> Participant<W> {
         now: Now,
         id: TransactionId,
         finishing: Finishing<W>,
+        committed: bool,
         changes: Vec<Change>,
     ) {
         let Finishing { vias, leaders, before: Before::Voted(told), .. } = finishing else {
             unreachable!("called for the branches of voting sites only")
         };
         let Told { record, delivery, learned, .. } = *told;
-        let (committed, read_only) = (delivery.committed, record.read_only);
+        let read_only = record.read_only;
         let record = DecidedBranch { id, committed, electorate: record.electorate };
         let at = self.force(ParticipantRecord::Decided(record.clone()), changes);
         if mutant(Mutant::AckBeforeDurable) {
@@ -175,14 +175,11 @@ impl<W> Participant<W> {
     }
 
     /// Tells every other site, once; what is not acknowledged is told again when this site has its own record.
-    pub(crate) fn deliver_decision(&mut self, id: TransactionId, finishing: &mut Finishing<W>) {
-        if let Before::Voted(told) = &finishing.before {
-            let electorate = told.record.electorate.clone();
-            let committed = told.delivery.committed;
-            for number in told.delivery.silent(&electorate.sites) {
-                if number != electorate.own {
-                    self.send_order(id, &electorate, number, Order::Decided { committed });
-                }
+    pub(crate) fn deliver_decision(&mut self, id: TransactionId, told: &Told, committed: bool) {
+        let electorate = &told.record.electorate;
+        for number in told.delivery.silent(&electorate.sites) {
+            if number != electorate.own {
+                self.send_order(id, electorate, number, Order::Decided { committed });
             }
         }
     }
@@ -217,12 +214,17 @@ impl<W> Participant<W> {
 
     /// A report to a site that knows the decision: perhaps the last acknowledgement.
     pub(crate) fn reported_decided(&mut self, id: TransactionId, from: &SiteName, report: Report) {
-        let (delivery, electorate) = match self.branches.get_mut(&id) {
+        let branch = self.branches.get_mut(&id);
+        let carries_out_commit = matches!(branch, Some(Branch::Committing(_)));
+        let (decision, delivery, electorate) = match branch {
             Some(
                 Branch::Committing(Finishing { before: Before::Voted(told), .. })
                 | Branch::Aborting(Finishing { before: Before::Voted(told), .. }),
-            ) => (&mut told.delivery, &told.record.electorate),
-            Some(Branch::Decided(decided)) => (&mut decided.delivery, &decided.record.electorate),
+            ) => (carries_out_commit, &mut told.delivery, &told.record.electorate),
+            Some(Branch::Decided(decided)) => {
+                let DecidedBranch { committed, electorate, .. } = &decided.record;
+                (*committed, &mut decided.delivery, electorate)
+            }
             _ => return mark(Mark::ThreeReportPassed),
         };
         let Some(number) = electorate.sites.number(from) else {
@@ -230,7 +232,7 @@ impl<W> Participant<W> {
         };
         match report {
             Report::Known { committed } | Report::Acknowledged { committed }
-                if committed != delivery.committed =>
+                if committed != decision =>
             {
                 mark(Mark::ThreeContradiction);
                 self.alarm(id, Alarm::SitesDiffer);

@@ -28,12 +28,16 @@ pub(crate) struct Delivering {
     pub(crate) read_only: BTreeSet<ParticipantName>,
     /// For people: all who took part.
     pub(crate) everybody: Vec<ParticipantName>,
+    /// The coordinator acknowledges when the decision is on its own disk.
     pub(crate) delivery: Delivery,
-    /// The decision is on this disk.
-    pub(crate) recorded: bool,
 }
 
 impl Delivering {
+    /// Whether the decision is on this disk.
+    fn is_recorded(&self) -> bool {
+        self.delivery.has_acknowledged(SiteNumber::COORDINATOR)
+    }
+
     /// Participants that have not acknowledged.
     pub(crate) fn pending(&self) -> Vec<ParticipantName> {
         let silent = self.delivery.silent(&self.sites).into_iter();
@@ -87,11 +91,10 @@ impl<W> Coordinator<W> {
         {
             self.requests.insert(request.id.clone(), id);
         }
-        let mut delivery = Delivery::new(outcome.is_ok());
+        let mut delivery = Delivery::default();
         delivery.acknowledged(SiteNumber::COORDINATOR);
         let read_only = BTreeSet::new();
-        let delivering =
-            Delivering { outcome, sites, read_only, everybody, delivery, recorded: true };
+        let delivering = Delivering { outcome, sites, read_only, everybody, delivery };
         let phase = Phase::Delivering(Box::new(delivering));
         let transaction = Transaction::found(phase, info, request, started_ms, decided_ms);
         self.transactions.insert(id, transaction);
@@ -159,7 +162,6 @@ impl<W> Coordinator<W> {
         if let Some(Transaction { phase: Phase::Delivering(delivering), .. }) =
             self.transactions.get_mut(&id)
         {
-            delivering.recorded = true;
             delivering.delivery.acknowledged(SiteNumber::COORDINATOR);
             self.end_if_complete(now, id);
         }
@@ -299,17 +301,19 @@ impl<W> Coordinator<W> {
             }
             Order::Decided { .. } => {
                 mark(Mark::ThreeToldAgain);
-                if !delivering.recorded {
+                if !delivering.is_recorded() {
                     // It was written in an earlier step, which is not far behind.
                     self.out.speaks_of(self.out.position());
                 }
                 Report::Acknowledged { committed }
             }
             Order::Forget => {
-                // Whoever says so has heard of everybody, this coordinator as well.
+                // Whoever says so has heard of everybody. What this disk has comes back through the driver.
                 mark(Mark::ThreeReleasedByOther);
                 for number in delivering.sites.numbers() {
-                    delivering.delivery.acknowledged(number);
+                    if number != SiteNumber::COORDINATOR {
+                        delivering.delivery.acknowledged(number);
+                    }
                 }
                 self.answer_waiters(now, id);
                 self.end_if_complete(now, id);
@@ -326,7 +330,7 @@ impl<W> Coordinator<W> {
     fn end_if_complete(&mut self, now: Now, id: TransactionId) {
         let complete = match self.transactions.get(&id).map(|transaction| &transaction.phase) {
             Some(Phase::Delivering(delivering)) => {
-                delivering.recorded && delivering.delivery.silent(&delivering.sites).is_empty()
+                delivering.is_recorded() && delivering.delivery.silent(&delivering.sites).is_empty()
             }
             _ => false,
         };

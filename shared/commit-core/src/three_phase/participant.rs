@@ -33,8 +33,22 @@ pub(crate) struct Voted {
     pub(crate) attempts: u32,
     /// The coordinator has been asked and has not answered.
     pub(crate) unanswered: bool,
-    /// For people.
-    pub(crate) waiting_for: String,
+    pub(crate) waits: Waits,
+}
+
+/// What a voting site waits for: told to people, in words that are found when they ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Waits {
+    /// For the coordinator, from the vote on.
+    ForDecision,
+    /// The same, and the coordinator has been asked.
+    ForCoordinator,
+    /// For whoever is asked by this process, which has found the vote in its log.
+    SinceRestart,
+    /// For the end of the ballot that was joined last.
+    ForBallot,
+    /// It can lead no ballot any more.
+    ForOthers,
 }
 
 impl Voted {
@@ -44,16 +58,24 @@ impl Voted {
             record.site = Site::VOTED;
         }
         let seat = Seat::new(record.electorate.own, record.site, Position(0));
-        let waiting_for = "a restart of this participant".to_owned();
-        Self { record, seat, attempts: 0, unanswered: false, waiting_for }
+        Self { record, seat, attempts: 0, unanswered: false, waits: Waits::SinceRestart }
     }
 
     /// For people: what it waits for now. While it leads that changes with every report.
     pub(crate) fn waiting_for(&self) -> String {
-        if self.seat.leads() {
-            return self.seat.waiting_for(&self.record.electorate.sites);
-        }
-        self.waiting_for.clone()
+        let known = match self.waits {
+            _ if self.seat.leads() => return self.waiting_for_ballot(),
+            Waits::ForBallot => return self.waiting_for_ballot(),
+            Waits::ForDecision => "the coordinator's decision",
+            Waits::ForCoordinator => "the coordinator, which has not decided",
+            Waits::SinceRestart => "a restart of this participant",
+            Waits::ForOthers => NO_BALLOT_LEFT,
+        };
+        known.to_owned()
+    }
+
+    fn waiting_for_ballot(&self) -> String {
+        self.seat.waiting_for(&self.record.electorate.sites)
     }
 
     /// For people.
@@ -163,8 +185,8 @@ impl<W> Participant<W> {
             self.out.act(Action::Note(Event::Prepared { id }));
         }
         let seat = Seat::new(own, Site::VOTED, at);
-        let waiting_for = "the coordinator's decision".to_owned();
-        let voted = Voted { record, seat, attempts: 0, unanswered: false, waiting_for };
+        let waits = Waits::ForDecision;
+        let voted = Voted { record, seat, attempts: 0, unanswered: false, waits };
         self.branches.insert(id, Branch::Voted(Box::new(voted)));
         self.arm_inquiry(now, id, 0);
     }
@@ -245,7 +267,7 @@ impl<W> Participant<W> {
         if !matches!(report, Report::Refused { .. }) {
             // Somebody leads; he gets a whole wait.
             let site = voted.seat.site;
-            voted.waiting_for = voted.seat.waiting_for(&voted.record.electorate.sites);
+            voted.waits = Waits::ForBallot;
             if *from == SiteName::Coordinator {
                 voted.unanswered = false;
                 voted.attempts = 0;
@@ -434,22 +456,21 @@ impl<W> Participant<W> {
             self.send_orders(id);
         } else if voted.seat.leads() {
             mark(Mark::ThreeWaits);
-            voted.waiting_for = voted.seat.waiting_for(&voted.record.electorate.sites);
-            let waiting_for = voted.waiting_for.clone();
+            let waiting_for = voted.waiting_for();
             self.note(Event::Blocked { id, waiting_for });
             self.send_orders(id);
         } else if !voted.unanswered {
             self.ask_coordinator(id);
         } else if voted.seat.elect() {
-            voted.waiting_for = voted.seat.waiting_for(&voted.record.electorate.sites);
+            voted.waits = Waits::ForBallot;
             let ballot = voted.seat.site.promised;
             self.write_voted(id);
             self.note(Event::Elects { id, ballot });
             self.send_orders(id);
         } else {
             mark(Mark::ThreeNoBallotLeft);
-            voted.waiting_for = NO_BALLOT_LEFT.to_owned();
-            let waiting_for = voted.waiting_for.clone();
+            voted.waits = Waits::ForOthers;
+            let waiting_for = voted.waiting_for();
             self.note(Event::Blocked { id, waiting_for });
             self.ask_coordinator(id);
         }
@@ -534,7 +555,7 @@ impl<W> Participant<W> {
                 mark(Mark::ThreeAnsweredPending);
                 voted.unanswered = false;
                 voted.attempts = 0;
-                voted.waiting_for = "the coordinator, which has not decided".to_owned();
+                voted.waits = Waits::ForCoordinator;
                 self.arm_election(now, id, 0);
             }
             // It cannot help: the next wait ends in an election.
@@ -569,7 +590,7 @@ impl<W> Participant<W> {
             }
             Progress::Preempted => {
                 let attempts = voted.attempts;
-                voted.waiting_for = voted.seat.waiting_for(&voted.record.electorate.sites);
+                voted.waits = Waits::ForBallot;
                 self.arm_election(now, id, attempts);
             }
         }
@@ -592,9 +613,14 @@ impl<W> Participant<W> {
         };
         self.out.timer(TimerKey::Transaction(id), None);
         let read_only = voted.record.read_only;
-        let (at, delivery) = (voted.seat.at, Delivery::new(committed));
+        let (at, delivery) = (voted.seat.at, Delivery::default());
         let told = Told { record: voted.record, at, delivery, learned };
-        let mut finishing = Finishing {
+        if learned == Learned::Led {
+            // The others need not wait for what this site's resource takes its time for.
+            self.note(Event::Terminated { id, committed });
+            self.deliver_decision(id, &told, committed);
+        }
+        let finishing = Finishing {
             vias: via.into_iter().collect(),
             leaders: leader.into_iter().collect(),
             attempts: 0,
@@ -602,13 +628,8 @@ impl<W> Participant<W> {
             before: Before::Voted(Box::new(told)),
             at: None,
         };
-        if learned == Learned::Led {
-            // The others need not wait for what this site's resource takes its time for.
-            self.note(Event::Terminated { id, committed });
-            self.deliver_decision(id, &mut finishing);
-        }
         if read_only {
-            return self.settle(now, id, finishing, Vec::new());
+            return self.settle(now, id, finishing, committed, Vec::new());
         }
         let (branch, call) = if committed {
             (Branch::Committing(finishing), ResourceCall::Commit)
