@@ -251,10 +251,10 @@ impl<W> Participant<W> {
         let Some(Branch::Decided(decided)) = self.branches.get(&id) else {
             return;
         };
-        let electorate = decided.record.electorate.clone();
-        if !decided.delivery.silent(&electorate.sites).is_empty() {
+        if !decided.delivery.silent(&decided.record.electorate.sites).is_empty() {
             return;
         }
+        let electorate = decided.record.electorate.clone();
         mark(Mark::ThreeReleases);
         self.out.speaks_of(decided.at);
         for number in electorate.sites.numbers().filter(|number| *number != electorate.own) {

@@ -131,11 +131,10 @@ impl<W> Coordinator<W> {
                 let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut transaction.waiters)
                     .into_iter()
                     .partition(|waiter| now.at >= waiter.until);
-                let waiting_for = voted.seat.waiting_for(&voted.sites);
                 transaction.waiters = waiting;
                 for waiter in ready {
                     mark(Mark::ThreeClientNotTold);
-                    let waiting_for = waiting_for.clone();
+                    let waiting_for = voted.seat.waiting_for(&voted.sites);
                     let reply = Reply::Undecided { id, waiting_for };
                     self.out.act(Action::Reply { to: waiter.to, reply });
                 }
