@@ -10,7 +10,6 @@ use std::sync::Arc;
 
 use super::delivering::Delivering;
 use super::leader::Delivery;
-use super::participant::is_three_phase;
 use super::seat::{NO_BALLOT_LEFT, Progress, Seat};
 use super::sites::{SiteName, SiteNumber, Sites, Witness};
 use super::view::SiteView;
@@ -18,9 +17,7 @@ use crate::id::{Incarnation, ParticipantName, TransactionId};
 use crate::marks::{Mark, mark};
 use crate::message::{FromSite, Order, Report, ToSite, Voting};
 use crate::mutants::{Mutant, mutant};
-use crate::record::{
-    AbortCause, AbortReason, CoordinatorRecord, Decision, Ended, VotingCoordinator,
-};
+use crate::record::{AbortCause, AbortReason, CoordinatorRecord, Ended, VotingCoordinator};
 use crate::step::{Now, Position, Step};
 use crate::two_phase::Coordinator;
 use crate::two_phase::coordinator::transaction::{Asked, Phase, Transaction};
@@ -126,7 +123,7 @@ impl<W> Coordinator<W> {
     ) -> Vec<TransactionId> {
         let mut known = Vec::new();
         let waiting: Vec<_> = self.link(name).voting.iter().copied().collect();
-        for id in waiting.into_iter().filter(|id| is_three_phase(*id)) {
+        for id in waiting.into_iter().filter(|id| id.is_three_phase()) {
             let Some(Transaction { phase: Phase::Preparing { asked }, .. }) =
                 self.transactions.get_mut(&id)
             else {
@@ -403,7 +400,7 @@ impl<W> Coordinator<W> {
         via: Via<W>,
     ) {
         let ToSite { id, incarnation, order } = message;
-        if id.slot() != self.identity.slot || !is_three_phase(id) {
+        if id.slot() != self.identity.slot || !id.is_three_phase() {
             let report = self.witness_led(&from, &message);
             return self.report(from, via, id, report);
         }
@@ -576,23 +573,6 @@ impl<W> Coordinator<W> {
             ended_ms: now.wall_ms,
             decision_logged: true,
         }));
-    }
-
-    /// A record of the decision, with everybody who has to be told.
-    pub(crate) fn decision(&self, id: TransactionId, decided_ms: u64) -> Option<Decision> {
-        let transaction = self.transactions.get(&id)?;
-        let Phase::Delivering(delivering) = &transaction.phase else {
-            return None;
-        };
-        Some(Decision {
-            id,
-            outcome: delivering.outcome.clone(),
-            sites: delivering.sites.clone(),
-            request: transaction.request.clone().filter(|_| !mutant(Mutant::RequestNotRecorded)),
-            info: Arc::clone(&transaction.info),
-            started_ms: transaction.started_ms,
-            decided_ms,
-        })
     }
 
     /// Answers whoever leads.

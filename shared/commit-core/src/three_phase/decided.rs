@@ -6,7 +6,6 @@
 //! repeated; whoever misses it finds out by asking everybody for an acknowledgement.
 
 use super::leader::Delivery;
-use super::participant::is_three_phase;
 use super::sites::SiteName;
 use crate::id::TransactionId;
 use crate::marks::{Mark, mark};
@@ -306,7 +305,7 @@ impl<W> Participant<W> {
         via: Via<W>,
     ) -> Result<(), Via<W>> {
         match self.branches.get_mut(&id) {
-            _ if !is_three_phase(id) => return Err(via),
+            _ if !id.is_three_phase() => return Err(via),
             Some(Branch::Voted(_)) => {
                 mark(Mark::ThreeCommitTold);
                 self.decide(now, id, true, Learned::Told, Some(via), None);

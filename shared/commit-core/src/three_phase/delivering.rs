@@ -5,6 +5,7 @@
 //! the table for as long as its log may not know the decision.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::leader::Delivery;
 use super::sites::{SiteName, SiteNumber, Sites};
@@ -155,6 +156,23 @@ impl<W> Coordinator<W> {
         }
         self.tell_witnesses(id);
         self.rearm(id);
+    }
+
+    /// A record of the decision, with everybody who has to be told.
+    fn decision(&self, id: TransactionId, decided_ms: u64) -> Option<Decision> {
+        let transaction = self.transactions.get(&id)?;
+        let Phase::Delivering(delivering) = &transaction.phase else {
+            return None;
+        };
+        Some(Decision {
+            id,
+            outcome: delivering.outcome.clone(),
+            sites: delivering.sites.clone(),
+            request: transaction.request.clone().filter(|_| !mutant(Mutant::RequestNotRecorded)),
+            info: Arc::clone(&transaction.info),
+            started_ms: transaction.started_ms,
+            decided_ms,
+        })
     }
 
     /// The decision is on this disk: the coordinator has acknowledged it.

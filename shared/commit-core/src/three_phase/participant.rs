@@ -14,7 +14,7 @@ use super::seat::{NO_BALLOT_LEFT, Progress, Seat, to_site};
 use super::site::{Site, Standing};
 use super::sites::{SiteName, SiteNumber};
 use super::view::SiteView;
-use crate::id::{Protocol, TransactionId};
+use crate::id::TransactionId;
 use crate::marks::{Mark, mark};
 use crate::message::{FromSite, Inquired, Order, Report, ToSite, Vote, Voting};
 use crate::mutants::{Mutant, mutant};
@@ -112,11 +112,6 @@ impl Electorate {
     }
 }
 
-/// True when the transaction is one of three-phase commit.
-pub(crate) fn is_three_phase(id: TransactionId) -> bool {
-    id.protocol() == Protocol::ThreePhase
-}
-
 impl<W> Participant<W> {
     // ---- the vote -------------------------------------------------------------------------------
 
@@ -127,7 +122,7 @@ impl<W> Participant<W> {
         voting: Option<&Voting>,
     ) -> Option<&'static str> {
         match voting {
-            _ if !is_three_phase(id) => None,
+            _ if !id.is_three_phase() => None,
             None => Some("a three-phase PREPARE has to name the voting sites"),
             Some(Voting { sites, own }) => match sites.name(*own) {
                 SiteName::Participant(_) if sites.incarnation(*own) == self.incarnation => None,
@@ -204,7 +199,7 @@ impl<W> Participant<W> {
 
     /// A no is on the disk before it is said.
     pub(crate) fn force_no(&mut self, id: TransactionId) -> Option<Position> {
-        if !is_three_phase(id) {
+        if !id.is_three_phase() {
             return None;
         }
         mark(Mark::ThreeNoForced);
@@ -216,7 +211,7 @@ impl<W> Participant<W> {
     /// An order of whoever leads. It is answered once, now or later, through `via`.
     pub(crate) fn led(&mut self, now: Now, from: &SiteName, message: ToSite, via: Via<W>) {
         let ToSite { id, order, .. } = message;
-        if !is_three_phase(id) {
+        if !id.is_three_phase() {
             return self.report(via, id, Report::NoInformation);
         }
         let electorate = match self.branches.get(&id) {

@@ -9,7 +9,6 @@ use crate::marks::{Mark, mark};
 use crate::mutants::{Mutant, mutant};
 use crate::record::{AbortCause, AbortReason};
 use crate::step::{Now, TimerKey};
-use crate::three_phase::participant::is_three_phase;
 
 impl<W> Coordinator<W> {
     pub(crate) fn transaction_timer(&mut self, now: Now, id: TransactionId) {
@@ -196,7 +195,7 @@ impl<W> Coordinator<W> {
         let before = self.transactions.insert(id, transaction);
         assert!(before.is_none(), "the driver gave the id {id} out twice");
         self.undecided.insert(id);
-        if is_three_phase(id) {
+        if id.is_three_phase() {
             self.begun = self.begun.max(id.sequence());
         }
     }

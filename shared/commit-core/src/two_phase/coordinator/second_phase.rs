@@ -12,7 +12,6 @@ use crate::mutants::{Mutant, mutant};
 use crate::record::{AbortReason, CoordinatorRecord, Ended, Request};
 use crate::step::{Now, TimerKey};
 use crate::three_phase::SiteName;
-use crate::three_phase::participant::is_three_phase;
 
 impl<W> Coordinator<W> {
     // ---- delivery -------------------------------------------------------------------------------
@@ -104,7 +103,7 @@ impl<W> Coordinator<W> {
     }
 
     pub(super) fn acknowledged(&mut self, now: Now, from: &ParticipantName, id: TransactionId) {
-        if is_three_phase(id) && self.differs(id, &SiteName::Participant(from.clone()), true) {
+        if id.is_three_phase() && self.differs(id, &SiteName::Participant(from.clone()), true) {
             return;
         }
         let window = self.config.delivery_window;
@@ -174,7 +173,7 @@ impl<W> Coordinator<W> {
 
     /// Aborts what is undecided. Presumed abort: nothing is forced, nobody acknowledges.
     pub(crate) fn abort(&mut self, now: Now, id: TransactionId, reason: AbortReason) {
-        if is_three_phase(id)
+        if id.is_three_phase()
             && let Some(Transaction { phase: Phase::Preparing { .. }, .. }) =
                 self.transactions.get(&id)
         {

@@ -11,7 +11,6 @@ use crate::message::{FromParticipant, Inquired, Prepare, Vote};
 use crate::mutants::{Mutant, mutant};
 use crate::record::ParticipantRecord;
 use crate::step::{Now, TimerKey};
-use crate::three_phase::participant::is_three_phase;
 
 impl<W> Participant<W> {
     pub(super) fn prepare(
@@ -26,7 +25,7 @@ impl<W> Participant<W> {
             mark(Mark::ThreePrepareRefused);
             return self.respond_refused(via, id, reason.to_owned());
         }
-        let voting = voting.filter(|_| is_three_phase(id));
+        let voting = voting.filter(|_| id.is_three_phase());
         if self.stopping && mutant(Mutant::StoppingRefusesAll) {
             return self.respond_refused(via, id, "stopping".to_owned());
         }
@@ -163,7 +162,7 @@ impl<W> Participant<W> {
 
     /// A voting site that has aborted by itself says no when that is on its disk.
     fn last_of_no(&mut self, id: TransactionId) {
-        if is_three_phase(id) {
+        if id.is_three_phase() {
             self.asked(id);
         }
     }
@@ -323,7 +322,7 @@ impl<W> Participant<W> {
     }
 
     pub(super) fn abort(&mut self, now: Now, id: TransactionId, via: Via<W>) {
-        if is_three_phase(id) {
+        if id.is_three_phase() {
             return self.abort_as_site(now, id, via);
         }
         match self.branches.remove(&id) {
@@ -414,7 +413,7 @@ impl<W> Participant<W> {
     }
 
     pub(super) fn forget(&mut self, id: TransactionId) {
-        if is_three_phase(id) {
+        if id.is_three_phase() {
             return self.permitted(id);
         }
         if let Some(Branch::OnePhase { at, .. }) = self.branches.get(&id) {
