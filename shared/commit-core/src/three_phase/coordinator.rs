@@ -353,7 +353,12 @@ impl<W> Coordinator<W> {
             return self.abort_unvoted(now, id, everybody, reason);
         }
         let sites = Sites::new(owed, self.witnesses.clone());
-        let delivery = Delivery::default();
+        // A witness need not have it on its disk: nobody has moved towards commit, so whoever asks a quorum moves
+        // it to abort. In the end it is told to forget, as a participant that led meanwhile may have asked it.
+        let mut delivery = Delivery::default();
+        for witness in sites.numbers().skip(1 + sites.participants().len()) {
+            delivery.acknowledged(witness);
+        }
         let outcome = Err(reason);
         let read_only = BTreeSet::new();
         let delivering = Delivering { outcome, sites, read_only, everybody, delivery };
