@@ -5,7 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use handfast_commit_core::id::{Protocol, TransactionId};
+use handfast_commit_core::id::TransactionId;
 use handfast_commit_core::message::{Order, ToParticipant};
 use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::three_phase::SiteName;
@@ -205,7 +205,7 @@ fn measure(phases: &Phases, event: &Event) {
     match event {
         Event::Preparing { id } => phases.begin(*id),
         Event::PreCommitted { id } => phases.ended_at_mark(*id, "prepare"),
-        Event::Decided { id } if id.protocol() == Protocol::ThreePhase => {
+        Event::Decided { id } if id.is_three_phase() => {
             phases.ended(*id, "pre_commit");
         }
         Event::Decided { id } => {

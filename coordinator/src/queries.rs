@@ -61,7 +61,7 @@ impl Engine {
         // Before the log is looked at: a report that comes in between would be missed by both.
         // Three-phase commit has no outcome that is a participant's own: what this log does not know has not been
         // pre-committed by its coordinator, so that its voting sites can only abort it.
-        let own = id.epoch() == self.identity.epoch || id.protocol() == Protocol::ThreePhase;
+        let own = id.epoch() == self.identity.epoch || id.is_three_phase();
         let unheard = if own { Vec::new() } else { self.links.unheard() };
         // Ends are written lazily; behind this, whatever has left the shard is in the log.
         self.flushed().await?;

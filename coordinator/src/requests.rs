@@ -235,7 +235,7 @@ impl Engine {
     /// ending one.
     pub(crate) fn may_run(&self, id: TransactionId) -> bool {
         id.slot() == self.identity.slot
-            && (id.epoch() == self.identity.epoch || id.protocol() == Protocol::ThreePhase)
+            && (id.epoch() == self.identity.epoch || id.is_three_phase())
     }
 
     fn waiter(&self, to: ReplyTo, reply_time: ReplyTime, patience: Duration) -> Waiter<ReplyTo> {

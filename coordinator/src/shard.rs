@@ -250,7 +250,7 @@ impl CoordinatorShard {
         match self.store.find(id)? {
             // Whatever the core knows is decided in its log before it leaves the core.
             Some(found) => found.stored().map(Some).ok_or(store::StoreError::Forgotten { id }),
-            None if id.protocol() == Protocol::ThreePhase && self.store.may_have_expired(id)? => {
+            None if id.is_three_phase() && self.store.may_have_expired(id)? => {
                 Ok(Some(Stored::Expired))
             }
             None => Ok(None),

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use handfast_commit_core::id::{ParticipantName, Protocol, Slot, TransactionId};
+use handfast_commit_core::id::{ParticipantName, Slot, TransactionId};
 use handfast_commit_core::message::{FromParticipant, Vote};
 use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::two_phase::participant::{
@@ -191,7 +191,7 @@ impl ParticipantEffects {
     }
 
     fn call(&self, id: TransactionId, call: ResourceCall) {
-        let three_phase = id.protocol() == Protocol::ThreePhase;
+        let three_phase = id.is_three_phase();
         match call {
             ResourceCall::PreCommit => self.pre_commit(id),
             ResourceCall::Cancel | ResourceCall::Finished(_) => {

@@ -148,7 +148,7 @@ impl ParticipantService for ParticipantApi {
         let request = request.into_inner();
         check_name(engine.name(), &request.participant)?;
         let id = served_id(&request.transaction_id)?;
-        if id.protocol() != Protocol::ThreePhase {
+        if !id.is_three_phase() {
             return Err(status::refused(format!("transaction {id} has no PRE_COMMIT")));
         }
         let origin = origin_of(&engine, request.origin.as_ref())?;

@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use handfast_commit_core::id::Protocol;
 use handfast_participant::Store;
 use handfast_participant::conformance::{Broken, Subject, check};
 use handfast_participant::resource_manager::{
@@ -104,9 +103,7 @@ impl ResourceManager for Faulty {
             Fault::LosesWhatIsPreCommitted if self.has_pre_committed(id) => {
                 return Ok(Finished::AlreadyDone);
             }
-            Fault::NeedsAPreCommit
-                if id.protocol() == Protocol::ThreePhase && !self.has_pre_committed(id) =>
-            {
+            Fault::NeedsAPreCommit if id.is_three_phase() && !self.has_pre_committed(id) => {
                 return Ok(Finished::AlreadyDone);
             }
             _ => {}

@@ -121,6 +121,12 @@ impl TransactionId {
         }
     }
 
+    /// True when its protocol is three-phase commit.
+    #[must_use]
+    pub fn is_three_phase(&self) -> bool {
+        self.protocol() == Protocol::ThreePhase
+    }
+
     /// The epoch it was begun in.
     #[must_use]
     pub fn epoch(&self) -> Epoch {

@@ -198,11 +198,12 @@ marks! {
     CommitJoins, "commit-joins", "COMMIT that comes twice while the branch commits is acknowledged once it has.";
     CommitOfCommitted, "commit-of-committed", "COMMIT for a committed branch is acknowledged, when that is durable.";
     CommitOfForgotten, "commit-of-forgotten",
-        "COMMIT for an unknown branch is acknowledged if the incarnation is the one that voted.";
+        "COMMIT for an unknown branch is acknowledged if it may be forgotten, and the incarnation is the one that voted.";
     CommitOfLost, "commit-of-lost",
         "COMMIT for a branch that another incarnation voted for: DATA LOSS, refused.",
         only: "the participant has lost its disk after its vote";
-    CommitOfUnprepared, "commit-of-unprepared", "COMMIT for an unprepared branch is refused, with an alarm.",
+    CommitOfUnprepared, "commit-of-unprepared",
+        "COMMIT for an unprepared branch, or one that was never here, is refused, with an alarm.",
         only: "a coordinator commits without this participant's vote";
     CommitOfAborted, "commit-of-aborted", "COMMIT for an aborted branch is refused, with an alarm.",
         only: "a coordinator commits what this participant voted no to, or was told to abort";
@@ -347,6 +348,9 @@ marks! {
     ThreePreempted, "three-preempted", "A leader that hears of a higher ballot waits for its end.";
     ThreeWaits, "three-waits",
         "With fewer answers than a quorum it waits, and says for whom. It never aborts for lack of answers.";
+    ThreeNoBallotLeft, "three-no-ballot-left",
+        "A site that has heard of the last ballot there is leads no more: it asks its coordinator, and says so.",
+        only: "a voting site makes up the last ballot there is";
     ThreeReportPassed, "three-report-passed",
         "An answer to another ballot, or after the decision, changes nothing.";
 
@@ -376,7 +380,7 @@ marks! {
     ThreeForgotten, "three-forgotten",
         "A site forgets when it is permitted to; a late PREPARE finds the id until it is passed.";
     ThreeDecidedOfForgotten, "three-decided-of-forgotten",
-        "The decision of a forgotten commit is acknowledged if the log is the one that voted.";
+        "The decision of what may be a forgotten commit is acknowledged if the log is the one that voted.";
 
     // ---- three-phase commit: restarts ----
     ThreeRestoredVoted, "three-restored-voted",

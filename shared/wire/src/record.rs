@@ -52,11 +52,43 @@ pub(crate) fn name(key: &[u8], text: &str) -> Result<ParticipantName, DamagedRec
     text.parse().map_err(|error| damaged(key, error))
 }
 
-pub(crate) fn request(key: &[u8], text: &str) -> Result<Option<RequestId>, DamagedRecord> {
+fn request_id(key: &[u8], text: &str) -> Result<Option<RequestId>, DamagedRecord> {
     if text.is_empty() {
         return Ok(None);
     }
     text.parse().map(Some).map_err(|error| damaged(key, error))
+}
+
+pub(crate) fn request(
+    key: &[u8],
+    text: &str,
+    fingerprint: u64,
+) -> Result<Option<Request>, DamagedRecord> {
+    Ok(request_id(key, text)?.map(|id| Request { id, fingerprint }))
+}
+
+/// A client's request, as records keep it: its name, empty when there is none, and its digest.
+pub(crate) fn request_fields(request: Option<&Request>) -> (String, u64) {
+    request.map(|request| (request.id.to_string(), request.fingerprint)).unwrap_or_default()
+}
+
+/// Participants, and the log that each votes under.
+pub(crate) fn voter_messages(voters: &[(ParticipantName, Incarnation)]) -> Vec<storage::Voter> {
+    let message = |(name, incarnation): &(ParticipantName, Incarnation)| storage::Voter {
+        participant: name.to_string(),
+        incarnation: incarnation.0,
+    };
+    voters.iter().map(message).collect()
+}
+
+pub(crate) fn voters(
+    key: &[u8],
+    voters: &[storage::Voter],
+) -> Result<Vec<(ParticipantName, Incarnation)>, DamagedRecord> {
+    let voter = |voter: &storage::Voter| {
+        Ok((name(key, &voter.participant)?, Incarnation(voter.incarnation)))
+    };
+    voters.iter().map(voter).collect()
 }
 
 pub(crate) fn info_message(
@@ -92,17 +124,11 @@ pub(crate) fn info(message: &storage::TransactionInfo) -> Arc<Info> {
 /// The bytes of a decision; its key is the transaction's id.
 #[must_use]
 pub fn encode_commit(commit: &Commit) -> Vec<u8> {
+    let (request_id, fingerprint) = request_fields(commit.request.as_ref());
     let record = storage::CommitDecision {
-        voters: commit
-            .voters
-            .iter()
-            .map(|(name, incarnation)| storage::Voter {
-                participant: name.to_string(),
-                incarnation: incarnation.0,
-            })
-            .collect(),
-        request_id: commit.request.as_ref().map(|r| r.id.to_string()).unwrap_or_default(),
-        fingerprint: commit.request.as_ref().map_or(0, |request| request.fingerprint),
+        voters: voter_messages(&commit.voters),
+        request_id,
+        fingerprint,
         info: Some(info_message(&commit.info, commit.started_ms, commit.decided_ms)),
     };
     let record = storage::coordinator_record::Record::Commit(record);
@@ -113,13 +139,14 @@ pub fn encode_commit(commit: &Commit) -> Vec<u8> {
 #[must_use]
 pub fn encode_ended(ended: &Ended) -> Vec<u8> {
     let (abort_cause, abort_participant, abort_message) = abort_fields(&ended.outcome);
+    let (request_id, fingerprint) = request_fields(ended.request.as_ref());
     let record = storage::Ended {
         committed: ended.outcome.is_ok(),
         abort_cause,
         abort_participant,
         abort_message,
-        request_id: ended.request.as_ref().map(|r| r.id.to_string()).unwrap_or_default(),
-        fingerprint: ended.request.as_ref().map_or(0, |request| request.fingerprint),
+        request_id,
+        fingerprint,
         participants: ended.participants.iter().map(ToString::to_string).collect(),
         info: Some(info_message(&ended.info, ended.started_ms, 0)),
         ended_at_ms: ended.ended_ms,
@@ -146,20 +173,15 @@ fn read_commit(
     id: TransactionId,
     commit: storage::CommitDecision,
 ) -> Result<Commit, DamagedRecord> {
-    let voters = commit
-        .voters
-        .iter()
-        .map(|voter| Ok((name(key, &voter.participant)?, Incarnation(voter.incarnation))))
-        .collect::<Result<Vec<_>, _>>()?;
+    let voters = voters(key, &commit.voters)?;
     if voters.is_empty() {
         return Err(damaged(key, "it names no voter"));
     }
-    let fingerprint = commit.fingerprint;
     let message = commit.info.unwrap_or_default();
     Ok(Commit {
         id,
         voters,
-        request: request(key, &commit.request_id)?.map(|id| Request { id, fingerprint }),
+        request: request(key, &commit.request_id, commit.fingerprint)?,
         info: info(&message),
         started_ms: message.started_at_ms,
         decided_ms: message.decided_at_ms,
@@ -181,12 +203,11 @@ pub fn decode_ended(key: &[u8], value: &[u8]) -> Result<Ended, DamagedRecord> {
     } else {
         Err(abort_reason(key, ended.abort_cause, &ended.abort_participant, ended.abort_message)?)
     };
-    let fingerprint = ended.fingerprint;
     let message = ended.info.unwrap_or_default();
     Ok(Ended {
         id,
         outcome,
-        request: request(key, &ended.request_id)?.map(|id| Request { id, fingerprint }),
+        request: request(key, &ended.request_id, ended.fingerprint)?,
         participants: ended
             .participants
             .iter()
@@ -344,7 +365,7 @@ pub fn decode_participant(key: &[u8], value: &[u8]) -> Result<ParticipantRecord,
         }
         Some(Record::OnePhase(commit)) => ParticipantRecord::OnePhase(OnePhaseCommit {
             id,
-            request_id: request(key, &commit.request_id)?,
+            request_id: request_id(key, &commit.request_id)?,
             result: commit.result.into(),
             since_ms: commit.since_ms,
         }),

@@ -110,6 +110,12 @@ fn ballot(field: &'static str, number: u64) -> Result<Ballot, InvalidField> {
     }
 }
 
+/// Reads a ballot that a site may have joined or moved in, or none yet; `None` for a number that is no ballot.
+pub(crate) fn ballot_or_none(number: u64) -> Option<Ballot> {
+    let ballot = Ballot::from_number(number);
+    (ballot == Ballot::NONE || ballot.round() > 0).then_some(ballot)
+}
+
 /// Reads an order.
 ///
 /// # Errors
@@ -181,11 +187,18 @@ pub fn report(message: &v1::SiteReport) -> Result<FromSite, InvalidField> {
     let joined = || ballot("report.ballot", message.ballot);
     let report = match message.kind() {
         v1::SiteReportKind::Joined => {
-            let accepted = Ballot::from_number(message.accepted);
+            let ballot = joined()?;
+            let accepted = ballot_or_none(message.accepted).filter(|accepted| *accepted <= ballot);
+            let accepted = accepted.ok_or_else(|| {
+                InvalidField::new(
+                    "report.accepted",
+                    "is no ballot, or one above that which it joined",
+                )
+            })?;
             let standing = standing(message.standing(), accepted).ok_or_else(|| {
                 InvalidField::new("report.standing", "does not go with the ballot it moved in")
             })?;
-            Report::Joined { ballot: joined()?, accepted, standing }
+            Report::Joined { ballot, accepted, standing }
         }
         v1::SiteReportKind::Moved => Report::Moved { ballot: joined()? },
         v1::SiteReportKind::Refused => {
@@ -377,6 +390,18 @@ mod tests {
         assert_eq!(order(&join).map_err(|error| error.field), Err("order.ballot"));
         let said = v1::SiteReport { transaction_id: ID.into(), ..Default::default() };
         assert_eq!(report(&said).map_err(|error| error.field), Err("report.kind"));
+        // Moved in a ballot of no round, or in one above that which was joined.
+        for accepted in [2, 1 << 17 | 2] {
+            let mut joined = v1::SiteReport { ballot: 1 << 17, accepted, ..said.clone() };
+            joined.set_kind(v1::SiteReportKind::Joined);
+            joined.set_standing(v1::SiteStanding::PreCommitted);
+            assert_eq!(report(&joined).map_err(|error| error.field), Err("report.accepted"));
+        }
+        for kind in [v1::SiteReportKind::Moved, v1::SiteReportKind::Refused] {
+            let mut no_round = v1::SiteReport { ballot: 2, promised: 1 << 17, ..said.clone() };
+            no_round.set_kind(kind);
+            assert_eq!(report(&no_round).map_err(|error| error.field), Err("report.ballot"));
+        }
         // Moved, and in no ballot; not moved, and in one.
         for (standing, accepted) in
             [(v1::SiteStanding::PreCommitted, 0), (v1::SiteStanding::Waiting, 1 << 16)]

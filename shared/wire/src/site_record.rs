@@ -6,16 +6,16 @@
 use handfast_commit_core::id::{Incarnation, Protocol, TransactionId};
 use handfast_commit_core::limits;
 use handfast_commit_core::record::{
-    DecidedBranch, Decision, Electorate, Request, VotedBranch, VotingCoordinator, WitnessRecord,
+    DecidedBranch, Decision, Electorate, VotedBranch, VotingCoordinator, WitnessRecord,
     WitnessState,
 };
-use handfast_commit_core::three_phase::{Ballot, Site, SiteName, SiteNumber, Sites, Witness};
+use handfast_commit_core::three_phase::{Site, SiteName, SiteNumber, Sites, Witness};
 
 use prost::Message;
 
 use crate::record::{
     DamagedRecord, abort_fields, abort_reason, damaged, info, info_message, name, peer_messages,
-    peers, request,
+    peers, request, request_fields, voter_messages, voters,
 };
 use crate::storage::coordinator_record::Record;
 use crate::{site, storage, v1};
@@ -44,27 +44,20 @@ fn site_message(site: &Site) -> storage::SiteBallots {
 
 fn ballots(key: &[u8], message: Option<storage::SiteBallots>) -> Result<Site, DamagedRecord> {
     let message = message.ok_or_else(|| damaged(key, "it has no ballots"))?;
-    let promised = Ballot::from_number(message.promised);
-    let accepted = Ballot::from_number(message.accepted);
-    let standing = i32::try_from(message.standing).ok();
-    let standing = standing.and_then(|number| v1::SiteStanding::try_from(number).ok());
-    let standing = standing.and_then(|standing| site::standing(standing, accepted));
-    match standing {
-        Some(standing) if accepted <= promised => Ok(Site { promised, accepted, standing }),
-        _ => Err(damaged(key, "its ballots do not go together")),
-    }
+    let whole = || {
+        let promised = site::ballot_or_none(message.promised)?;
+        let accepted = site::ballot_or_none(message.accepted)?;
+        let standing = i32::try_from(message.standing).ok()?;
+        let standing = v1::SiteStanding::try_from(standing).ok()?;
+        let standing = site::standing(standing, accepted)?;
+        (accepted <= promised).then_some(Site { promised, accepted, standing })
+    };
+    whole().ok_or_else(|| damaged(key, "its ballots do not go together"))
 }
 
 fn sites_message(sites: &Sites) -> storage::Sites {
     storage::Sites {
-        participants: sites
-            .participants()
-            .iter()
-            .map(|(name, incarnation)| storage::Voter {
-                participant: name.to_string(),
-                incarnation: incarnation.0,
-            })
-            .collect(),
+        participants: voter_messages(sites.participants()),
         witnesses: sites
             .witnesses()
             .iter()
@@ -79,11 +72,7 @@ fn sites_message(sites: &Sites) -> storage::Sites {
 fn sites(key: &[u8], message: Option<storage::Sites>) -> Result<Sites, DamagedRecord> {
     let message = message.ok_or_else(|| damaged(key, "it names no voting sites"))?;
     let count = 1 + message.participants.len() + message.witnesses.len();
-    let participants = message
-        .participants
-        .iter()
-        .map(|voter| Ok((name(key, &voter.participant)?, Incarnation(voter.incarnation))))
-        .collect::<Result<Vec<_>, DamagedRecord>>()?;
+    let participants = voters(key, &message.participants)?;
     let witnesses = message
         .witnesses
         .into_iter()
@@ -93,6 +82,7 @@ fn sites(key: &[u8], message: Option<storage::Sites>) -> Result<Sites, DamagedRe
     if sites.participants().is_empty()
         || sites.count() != count
         || sites.participants().len() > limits::BRANCHES_MAX
+        || sites.witnesses().len() > limits::WITNESSES_MAX
     {
         return Err(damaged(key, "its voting sites cannot be"));
     }
@@ -102,11 +92,12 @@ fn sites(key: &[u8], message: Option<storage::Sites>) -> Result<Sites, DamagedRe
 /// The bytes of a coordinator's standing; its key is the transaction's id.
 #[must_use]
 pub fn encode_voting(voting: &VotingCoordinator) -> Vec<u8> {
+    let (request_id, fingerprint) = request_fields(voting.request.as_ref());
     encode(Record::Voting(storage::VotingCoordinator {
         site: Some(site_message(&voting.site)),
         sites: Some(sites_message(&voting.sites)),
-        request_id: voting.request.as_ref().map(|r| r.id.to_string()).unwrap_or_default(),
-        fingerprint: voting.request.as_ref().map_or(0, |request| request.fingerprint),
+        request_id,
+        fingerprint,
         info: Some(info_message(&voting.info, voting.started_ms, 0)),
     }))
 }
@@ -117,13 +108,12 @@ pub(crate) fn read_voting(
     voting: storage::VotingCoordinator,
 ) -> Result<VotingCoordinator, DamagedRecord> {
     three_phase(key, id)?;
-    let fingerprint = voting.fingerprint;
     let message = voting.info.unwrap_or_default();
     Ok(VotingCoordinator {
         id,
         site: ballots(key, voting.site)?,
         sites: sites(key, voting.sites)?,
-        request: request(key, &voting.request_id)?.map(|id| Request { id, fingerprint }),
+        request: request(key, &voting.request_id, voting.fingerprint)?,
         info: info(&message),
         started_ms: message.started_at_ms,
     })
@@ -133,14 +123,15 @@ pub(crate) fn read_voting(
 #[must_use]
 pub fn encode_decision(decision: &Decision) -> Vec<u8> {
     let (abort_cause, abort_participant, abort_message) = abort_fields(&decision.outcome);
+    let (request_id, fingerprint) = request_fields(decision.request.as_ref());
     encode(Record::Decision(storage::SiteDecision {
         committed: decision.outcome.is_ok(),
         abort_cause,
         abort_participant,
         abort_message,
         sites: Some(sites_message(&decision.sites)),
-        request_id: decision.request.as_ref().map(|r| r.id.to_string()).unwrap_or_default(),
-        fingerprint: decision.request.as_ref().map_or(0, |request| request.fingerprint),
+        request_id,
+        fingerprint,
         info: Some(info_message(&decision.info, decision.started_ms, decision.decided_ms)),
     }))
 }
@@ -160,13 +151,12 @@ pub(crate) fn read_decision(
             decision.abort_message,
         )?),
     };
-    let fingerprint = decision.fingerprint;
     let message = decision.info.unwrap_or_default();
     Ok(Decision {
         id,
         outcome,
         sites: sites(key, decision.sites)?,
-        request: request(key, &decision.request_id)?.map(|id| Request { id, fingerprint }),
+        request: request(key, &decision.request_id, decision.fingerprint)?,
         info: info(&message),
         started_ms: message.started_at_ms,
         decided_ms: message.decided_at_ms,
@@ -277,9 +267,9 @@ mod tests {
 
     use handfast_commit_core::id::ParticipantName;
     use handfast_commit_core::record::{
-        AbortCause, AbortReason, CoordinatorRecord, Info, ParticipantRecord,
+        AbortCause, AbortReason, CoordinatorRecord, Info, ParticipantRecord, Request,
     };
-    use handfast_commit_core::three_phase::Standing;
+    use handfast_commit_core::three_phase::{Ballot, Standing};
 
     use super::*;
     use crate::record::{
@@ -408,6 +398,10 @@ mod tests {
             (1 << 16, 1 << 16, waiting),
             (1 << 16, 0, 0),
             (1 << 16, 0, 9),
+            // Of no round.
+            (3, 0, waiting),
+            (1 << 16, 3, moved),
+            (3, 3, moved),
         ] {
             assert!(!witness(promised, accepted, standing), "{promised} {accepted} {standing}");
         }
@@ -419,5 +413,23 @@ mod tests {
         let bytes = encode(Record::Voting(storage::VotingCoordinator::default()));
         let error = decode_live(id().as_bytes(), &bytes).expect_err("nothing").to_string();
         assert!(error.contains(&id().to_string()) && error.contains("ballots"), "{error}");
+    }
+
+    #[test]
+    fn a_crowd_of_witnesses_is_damage() {
+        let crowd = |count: usize| {
+            let name = |number| format!("w{number}");
+            let witness =
+                |number| storage::WitnessAddress { witness: name(number), ..Default::default() };
+            let voter = storage::Voter { participant: "a".into(), incarnation: 1 };
+            let sites = storage::Sites {
+                participants: vec![voter],
+                witnesses: (0..count).map(witness).collect(),
+            };
+            let decision =
+                storage::SiteDecision { committed: true, sites: Some(sites), ..Default::default() };
+            decode_live(id().as_bytes(), &encode(Record::Decision(decision))).is_ok()
+        };
+        assert!(crowd(limits::WITNESSES_MAX) && !crowd(limits::WITNESSES_MAX + 1));
     }
 }

@@ -16,7 +16,6 @@ use crate::lies::Lie;
 use crate::log::Key;
 use crate::marks::Mark;
 use crate::network::{Body, Who};
-use crate::sites::is_three_phase;
 use crate::state::{Caller, Fact};
 use crate::world::{COORDINATOR_LOG, Next, Run, SLOT, World};
 
@@ -155,7 +154,7 @@ impl Run<'_> {
             }
             ToParticipant::Abort { id } => {
                 let id = *id;
-                if is_three_phase(id) {
+                if id.is_three_phase() {
                     self.claim(id, Fact { abort_sent: true, ..Fact::default() });
                 }
                 self.told_participant(id, Inquired::Abort);
@@ -167,14 +166,14 @@ impl Run<'_> {
                 let (id, outcome) = (*id, *outcome);
                 self.told_participant(id, outcome);
             }
-            ToParticipant::Forget { id } if is_three_phase(*id) => self.may_be_forgotten(*id),
+            ToParticipant::Forget { id } if id.is_three_phase() => self.may_be_forgotten(*id),
             ToParticipant::Prepare(_) | ToParticipant::Forget { .. } => {}
         }
         let calls = self.world.bounds.network != Network::Links;
         let no_call = match &message {
             ToParticipant::Answer { .. } => true,
             // Of one-phase commits, which are promised over links only.
-            ToParticipant::Forget { id } => !is_three_phase(*id),
+            ToParticipant::Forget { id } => !id.is_three_phase(),
             _ => false,
         };
         if calls && no_call {
@@ -220,7 +219,7 @@ impl Run<'_> {
         match reply {
             Reply::Outcome(outcome) => {
                 let committed = outcome.result.is_ok();
-                if committed && is_three_phase(outcome.id) {
+                if committed && outcome.id.is_three_phase() {
                     self.must_be_decided(outcome.id);
                 }
                 self.mark(if committed { Mark::Committed } else { Mark::Aborted });

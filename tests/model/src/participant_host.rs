@@ -14,7 +14,6 @@ use crate::bounds::{Network, Verdict};
 use crate::lies::Lie;
 use crate::marks::Mark;
 use crate::network::{Body, Who};
-use crate::sites::is_three_phase;
 use crate::state::Caller;
 use crate::world::{Next, Run, World};
 
@@ -282,7 +281,7 @@ impl Run<'_> {
             let input = Input::Answer { id, outcome: Inquired::Abort };
             return self.step_participant(number, Time(0), input);
         }
-        if is_three_phase(id) && in_doubt {
+        if id.is_three_phase() && in_doubt {
             return self.lead(number, id);
         }
         // Late enough for everything that a timer may stand for.
@@ -410,7 +409,7 @@ impl Run<'_> {
                     }
                     ToParticipant::Abort { id } => Input::Abort { id, origin, via },
                     ToParticipant::Forget { id } => {
-                        if !is_three_phase(id) {
+                        if !id.is_three_phase() {
                             self.mark(Mark::Forgotten);
                         }
                         Input::Forget { id, origin }

@@ -9,7 +9,7 @@ use handfast_commit_core::three_phase::Standing;
 use crate::bounds::Verdict;
 use crate::log::Key;
 use crate::marks::Mark;
-use crate::sites::{is_excused, is_three_phase};
+use crate::sites::is_excused;
 use crate::state::{Fact, ParticipantHost, State};
 use crate::world::World;
 
@@ -148,7 +148,7 @@ fn told(world: &World, state: &State) -> bool {
                 || took_effect(state, *id)
                 || only_read
                 || read
-                || is_three_phase(*id);
+                || id.is_three_phase();
             decided && !aborted(state, *id) && !given_up(world, state, fact)
         } else {
             !took_effect(state, *id) && !fact.commit_logged && !fact.commit_sent
@@ -199,7 +199,7 @@ fn is_over(state: &State) -> bool {
     let coordinator = state.coordinator.get();
     let Some(core) = &coordinator.core else {
         // What may be open then is another property, where nobody else can end it.
-        return !state.client.attempts.iter().any(|id| is_three_phase(*id))
+        return !state.client.attempts.iter().any(|id| id.is_three_phase())
             || !hosts(state).any(in_doubt);
     };
     let answered = (0..state.client.attempts.len()).all(|attempt| {

@@ -4,7 +4,7 @@
 //! process its own. What asks the coordinator first, as a driver's timer does, is done in the same step: the
 //! question is one that can be asked at any time.
 
-use handfast_commit_core::id::{Protocol, TransactionId};
+use handfast_commit_core::id::TransactionId;
 use handfast_commit_core::message::{FromSite, Order, Report, ToSite};
 use handfast_commit_core::record::{CoordinatorRecord, ParticipantRecord, WitnessState};
 use handfast_commit_core::step::Time;
@@ -18,11 +18,6 @@ use crate::marks::Mark;
 use crate::network::{Body, Who};
 use crate::state::{Caller, Fact, ParticipantHost, State};
 use crate::world::{Run, World};
-
-/// True when the transaction is one of three-phase commit.
-pub(crate) fn is_three_phase(id: TransactionId) -> bool {
-    id.protocol() == Protocol::ThreePhase
-}
 
 impl ParticipantHost {
     fn is_open(&self, id: TransactionId) -> bool {
@@ -42,7 +37,7 @@ impl ParticipantHost {
     /// was said can be delivered for ever. An undecided one leads, if it may; one that leads must not take the
     /// silence of the others for anything.
     pub(crate) fn may_run_out(&self, id: TransactionId) -> bool {
-        !is_three_phase(id)
+        !id.is_three_phase()
             || self.is_open(id) && (self.elections > 0 || self.leads(id))
             || self.timers.contains(&id) && !self.is_open(id) && !self.is_decided(id)
     }
@@ -89,7 +84,7 @@ impl World {
     /// Whether the coordinator's timer may run out for an election; `None` when it is about something else.
     pub(crate) fn coordinator_may_lead(&self, state: &State, id: TransactionId) -> Option<bool> {
         let core = state.coordinator.get().core.as_ref()?;
-        let view = core.view(id).filter(|_| is_three_phase(id))?;
+        let view = core.view(id).filter(|_| id.is_three_phase())?;
         match view.phase {
             PhaseView::PreCommitted => {
                 let leads = view.site.is_some_and(|site| site.wanted > 0);
@@ -109,7 +104,7 @@ impl World {
 /// At rest, somebody is in doubt who has no election left: that is the budget's doing. Nobody is excused who leads
 /// and waits, though all who are there can be heard, or who could still lead.
 pub(crate) fn is_excused(world: &World, state: &State) -> bool {
-    let Some(&id) = state.client.attempts.first().filter(|id| is_three_phase(**id)) else {
+    let Some(&id) = state.client.attempts.first().filter(|id| id.is_three_phase()) else {
         return false;
     };
     let coordinator = state.coordinator.get();
@@ -232,7 +227,7 @@ impl Run<'_> {
 
     /// A branch in doubt asks its coordinator what became of it: nothing but a message comes of that.
     pub(crate) fn ask_again(&mut self, number: usize, id: TransactionId) {
-        if !is_three_phase(id) {
+        if !id.is_three_phase() {
             return self.participant_timer(number, id);
         }
         let host = self.state.participants[number].get();

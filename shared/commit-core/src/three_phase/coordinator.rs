@@ -10,17 +10,14 @@ use std::sync::Arc;
 
 use super::delivering::Delivering;
 use super::leader::Delivery;
-use super::participant::is_three_phase;
-use super::seat::{Progress, Seat};
+use super::seat::{NO_BALLOT_LEFT, Progress, Seat};
 use super::sites::{SiteName, SiteNumber, Sites, Witness};
 use super::view::SiteView;
 use crate::id::{Incarnation, ParticipantName, TransactionId};
 use crate::marks::{Mark, mark};
 use crate::message::{FromSite, Order, Report, ToSite, Voting};
 use crate::mutants::{Mutant, mutant};
-use crate::record::{
-    AbortCause, AbortReason, CoordinatorRecord, Decision, Ended, VotingCoordinator,
-};
+use crate::record::{AbortCause, AbortReason, CoordinatorRecord, Ended, VotingCoordinator};
 use crate::step::{Now, Position, Step};
 use crate::two_phase::Coordinator;
 use crate::two_phase::coordinator::transaction::{Asked, Phase, Transaction};
@@ -126,7 +123,7 @@ impl<W> Coordinator<W> {
     ) -> Vec<TransactionId> {
         let mut known = Vec::new();
         let waiting: Vec<_> = self.link(name).voting.iter().copied().collect();
-        for id in waiting.into_iter().filter(|id| is_three_phase(*id)) {
+        for id in waiting.into_iter().filter(|id| id.is_three_phase()) {
             let Some(Transaction { phase: Phase::Preparing { asked }, .. }) =
                 self.transactions.get_mut(&id)
             else {
@@ -265,10 +262,15 @@ impl<W> Coordinator<W> {
             mark(Mark::ThreeLedAgain);
             let waiting_for = voted.seat.waiting_for(&voted.sites);
             self.note(Event::Waits { id, waiting_for });
-        } else if !mutant(Mutant::CoordinatorStaysSilent) && voted.seat.elect() {
-            let ballot = voted.seat.site.promised;
-            self.write_voting(id);
-            self.note(Event::Elects { id, ballot });
+        } else if !mutant(Mutant::CoordinatorStaysSilent) {
+            if voted.seat.elect() {
+                let ballot = voted.seat.site.promised;
+                self.write_voting(id);
+                self.note(Event::Elects { id, ballot });
+            } else {
+                mark(Mark::ThreeNoBallotLeft);
+                self.note(Event::Waits { id, waiting_for: NO_BALLOT_LEFT.to_owned() });
+            }
         }
         self.lead(id, None);
         self.wait_for_sites(now, id, attempts);
@@ -321,9 +323,8 @@ impl<W> Coordinator<W> {
         };
         mark(if committed { Mark::ThreeCommitted } else { Mark::ThreeAborted });
         let everybody = sites.participants().iter().map(|(name, _)| name.clone()).collect();
-        let delivery = Delivery::new(committed);
-        let delivering =
-            Delivering { outcome, sites, read_only, everybody, delivery, recorded: false };
+        let delivery = Delivery::default();
+        let delivering = Delivering { outcome, sites, read_only, everybody, delivery };
         self.deliver_decision(now, id, delivering, false);
     }
 
@@ -352,11 +353,15 @@ impl<W> Coordinator<W> {
             return self.abort_unvoted(now, id, everybody, reason);
         }
         let sites = Sites::new(owed, self.witnesses.clone());
-        let delivery = Delivery::new(false);
+        // A witness need not have it on its disk: nobody has moved towards commit, so whoever asks a quorum moves
+        // it to abort. In the end it is told to forget, as a participant that led meanwhile may have asked it.
+        let mut delivery = Delivery::default();
+        for witness in sites.numbers().skip(1 + sites.participants().len()) {
+            delivery.acknowledged(witness);
+        }
         let outcome = Err(reason);
         let read_only = BTreeSet::new();
-        let delivering =
-            Delivering { outcome, sites, read_only, everybody, delivery, recorded: false };
+        let delivering = Delivering { outcome, sites, read_only, everybody, delivery };
         self.deliver_decision(now, id, delivering, true);
     }
 
@@ -400,7 +405,7 @@ impl<W> Coordinator<W> {
         via: Via<W>,
     ) {
         let ToSite { id, incarnation, order } = message;
-        if id.slot() != self.identity.slot || !is_three_phase(id) {
+        if id.slot() != self.identity.slot || !id.is_three_phase() {
             let report = self.witness_led(&from, &message);
             return self.report(from, via, id, report);
         }
@@ -573,23 +578,6 @@ impl<W> Coordinator<W> {
             ended_ms: now.wall_ms,
             decision_logged: true,
         }));
-    }
-
-    /// A record of the decision, with everybody who has to be told.
-    pub(crate) fn decision(&self, id: TransactionId, decided_ms: u64) -> Option<Decision> {
-        let transaction = self.transactions.get(&id)?;
-        let Phase::Delivering(delivering) = &transaction.phase else {
-            return None;
-        };
-        Some(Decision {
-            id,
-            outcome: delivering.outcome.clone(),
-            sites: delivering.sites.clone(),
-            request: transaction.request.clone().filter(|_| !mutant(Mutant::RequestNotRecorded)),
-            info: Arc::clone(&transaction.info),
-            started_ms: transaction.started_ms,
-            decided_ms,
-        })
     }
 
     /// Answers whoever leads.

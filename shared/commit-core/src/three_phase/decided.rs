@@ -6,7 +6,6 @@
 //! repeated; whoever misses it finds out by asking everybody for an acknowledgement.
 
 use super::leader::Delivery;
-use super::participant::is_three_phase;
 use super::sites::SiteName;
 use crate::id::TransactionId;
 use crate::marks::{Mark, mark};
@@ -15,7 +14,7 @@ use crate::mutants::{Mutant, mutant};
 use crate::record::{Change, DecidedBranch, ParticipantRecord, VotedBranch};
 use crate::step::{Now, Position, TimerKey};
 use crate::two_phase::Participant;
-use crate::two_phase::participant::branch::{Before, Branch, Finishing};
+use crate::two_phase::participant::branch::{Before, Branch, Finishing, wait_too};
 use crate::two_phase::participant::{Alarm, Ending, Via};
 
 /// How a site has learned the decision.
@@ -68,8 +67,7 @@ impl Decided {
 
     /// Found in the log.
     pub(crate) fn restored(record: DecidedBranch) -> Self {
-        let delivery = Delivery::new(record.committed);
-        Self::new(record, Position(0), delivery)
+        Self::new(record, Position(0), Delivery::default())
     }
 
     fn ending(&self) -> Ending {
@@ -93,12 +91,12 @@ impl<W> Participant<W> {
                 return self.decide(now, id, committed, Learned::Told, None, Some(via));
             }
             Some(Branch::Committing(finishing)) if committed => {
-                return finishing.leaders.push(via);
+                return wait_too(&mut finishing.leaders, via);
             }
             Some(Branch::Aborting(finishing))
                 if !committed && matches!(finishing.before, Before::Voted(_)) =>
             {
-                return finishing.leaders.push(via);
+                return wait_too(&mut finishing.leaders, via);
             }
             Some(Branch::Decided(decided)) => {
                 self.out.speaks_of(decided.at);
@@ -141,13 +139,14 @@ impl<W> Participant<W> {
         now: Now,
         id: TransactionId,
         finishing: Finishing<W>,
+        committed: bool,
         changes: Vec<Change>,
     ) {
         let Finishing { vias, leaders, before: Before::Voted(told), .. } = finishing else {
             unreachable!("called for the branches of voting sites only")
         };
         let Told { record, delivery, learned, .. } = *told;
-        let (committed, read_only) = (delivery.committed, record.read_only);
+        let read_only = record.read_only;
         let record = DecidedBranch { id, committed, electorate: record.electorate };
         let at = self.force(ParticipantRecord::Decided(record.clone()), changes);
         if mutant(Mutant::AckBeforeDurable) {
@@ -175,14 +174,11 @@ impl<W> Participant<W> {
     }
 
     /// Tells every other site, once; what is not acknowledged is told again when this site has its own record.
-    pub(crate) fn deliver_decision(&mut self, id: TransactionId, finishing: &mut Finishing<W>) {
-        if let Before::Voted(told) = &finishing.before {
-            let electorate = told.record.electorate.clone();
-            let committed = told.delivery.committed;
-            for number in told.delivery.silent(&electorate.sites) {
-                if number != electorate.own {
-                    self.send_order(id, &electorate, number, Order::Decided { committed });
-                }
+    pub(crate) fn deliver_decision(&mut self, id: TransactionId, told: &Told, committed: bool) {
+        let electorate = &told.record.electorate;
+        for number in told.delivery.silent(&electorate.sites) {
+            if number != electorate.own {
+                self.send_order(id, electorate, number, Order::Decided { committed });
             }
         }
     }
@@ -217,12 +213,17 @@ impl<W> Participant<W> {
 
     /// A report to a site that knows the decision: perhaps the last acknowledgement.
     pub(crate) fn reported_decided(&mut self, id: TransactionId, from: &SiteName, report: Report) {
-        let (delivery, electorate) = match self.branches.get_mut(&id) {
+        let branch = self.branches.get_mut(&id);
+        let carries_out_commit = matches!(branch, Some(Branch::Committing(_)));
+        let (decision, delivery, electorate) = match branch {
             Some(
                 Branch::Committing(Finishing { before: Before::Voted(told), .. })
                 | Branch::Aborting(Finishing { before: Before::Voted(told), .. }),
-            ) => (&mut told.delivery, &told.record.electorate),
-            Some(Branch::Decided(decided)) => (&mut decided.delivery, &decided.record.electorate),
+            ) => (carries_out_commit, &mut told.delivery, &told.record.electorate),
+            Some(Branch::Decided(decided)) => {
+                let DecidedBranch { committed, electorate, .. } = &decided.record;
+                (*committed, &mut decided.delivery, electorate)
+            }
             _ => return mark(Mark::ThreeReportPassed),
         };
         let Some(number) = electorate.sites.number(from) else {
@@ -230,7 +231,7 @@ impl<W> Participant<W> {
         };
         match report {
             Report::Known { committed } | Report::Acknowledged { committed }
-                if committed != delivery.committed =>
+                if committed != decision =>
             {
                 mark(Mark::ThreeContradiction);
                 self.alarm(id, Alarm::SitesDiffer);
@@ -249,10 +250,10 @@ impl<W> Participant<W> {
         let Some(Branch::Decided(decided)) = self.branches.get(&id) else {
             return;
         };
-        let electorate = decided.record.electorate.clone();
-        if !decided.delivery.silent(&electorate.sites).is_empty() {
+        if !decided.delivery.silent(&decided.record.electorate.sites).is_empty() {
             return;
         }
+        let electorate = decided.record.electorate.clone();
         mark(Mark::ThreeReleases);
         self.out.speaks_of(decided.at);
         for number in electorate.sites.numbers().filter(|number| *number != electorate.own) {
@@ -271,7 +272,7 @@ impl<W> Participant<W> {
         let (ending, at) = (decided.ending(), decided.at);
         let committed = decided.record.committed;
         self.out.timer(TimerKey::Transaction(id), None);
-        if self.is_current(id) && !self.is_passed(id) {
+        if !self.is_past(id) {
             self.remember(id, ending, Some(at));
             self.record_lazily(ParticipantRecord::Finished { id, committed });
         } else {
@@ -304,7 +305,7 @@ impl<W> Participant<W> {
         via: Via<W>,
     ) -> Result<(), Via<W>> {
         match self.branches.get_mut(&id) {
-            _ if !is_three_phase(id) => return Err(via),
+            _ if !id.is_three_phase() => return Err(via),
             Some(Branch::Voted(_)) => {
                 mark(Mark::ThreeCommitTold);
                 self.decide(now, id, true, Learned::Told, Some(via), None);

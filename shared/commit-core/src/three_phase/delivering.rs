@@ -5,6 +5,7 @@
 //! the table for as long as its log may not know the decision.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::leader::Delivery;
 use super::sites::{SiteName, SiteNumber, Sites};
@@ -28,12 +29,16 @@ pub(crate) struct Delivering {
     pub(crate) read_only: BTreeSet<ParticipantName>,
     /// For people: all who took part.
     pub(crate) everybody: Vec<ParticipantName>,
+    /// The coordinator acknowledges when the decision is on its own disk.
     pub(crate) delivery: Delivery,
-    /// The decision is on this disk.
-    pub(crate) recorded: bool,
 }
 
 impl Delivering {
+    /// Whether the decision is on this disk.
+    fn is_recorded(&self) -> bool {
+        self.delivery.has_acknowledged(SiteNumber::COORDINATOR)
+    }
+
     /// Participants that have not acknowledged.
     pub(crate) fn pending(&self) -> Vec<ParticipantName> {
         let silent = self.delivery.silent(&self.sites).into_iter();
@@ -87,11 +92,10 @@ impl<W> Coordinator<W> {
         {
             self.requests.insert(request.id.clone(), id);
         }
-        let mut delivery = Delivery::new(outcome.is_ok());
+        let mut delivery = Delivery::default();
         delivery.acknowledged(SiteNumber::COORDINATOR);
         let read_only = BTreeSet::new();
-        let delivering =
-            Delivering { outcome, sites, read_only, everybody, delivery, recorded: true };
+        let delivering = Delivering { outcome, sites, read_only, everybody, delivery };
         let phase = Phase::Delivering(Box::new(delivering));
         let transaction = Transaction::found(phase, info, request, started_ms, decided_ms);
         self.transactions.insert(id, transaction);
@@ -154,12 +158,28 @@ impl<W> Coordinator<W> {
         self.rearm(id);
     }
 
+    /// A record of the decision, with everybody who has to be told.
+    fn decision(&self, id: TransactionId, decided_ms: u64) -> Option<Decision> {
+        let transaction = self.transactions.get(&id)?;
+        let Phase::Delivering(delivering) = &transaction.phase else {
+            return None;
+        };
+        Some(Decision {
+            id,
+            outcome: delivering.outcome.clone(),
+            sites: delivering.sites.clone(),
+            request: transaction.request.clone().filter(|_| !mutant(Mutant::RequestNotRecorded)),
+            info: Arc::clone(&transaction.info),
+            started_ms: transaction.started_ms,
+            decided_ms,
+        })
+    }
+
     /// The decision is on this disk: the coordinator has acknowledged it.
     pub(crate) fn recorded(&mut self, now: Now, id: TransactionId) {
         if let Some(Transaction { phase: Phase::Delivering(delivering), .. }) =
             self.transactions.get_mut(&id)
         {
-            delivering.recorded = true;
             delivering.delivery.acknowledged(SiteNumber::COORDINATOR);
             self.end_if_complete(now, id);
         }
@@ -198,6 +218,22 @@ impl<W> Coordinator<W> {
         self.rearm(id);
     }
 
+    /// True, with an alarm, when a site says that the decision is the other one than it is told: that is no
+    /// acknowledgement, and it is told again.
+    pub(crate) fn differs(&mut self, id: TransactionId, from: &SiteName, committed: bool) -> bool {
+        let Some(Transaction { phase: Phase::Delivering(delivering), .. }) =
+            self.transactions.get(&id)
+        else {
+            return false;
+        };
+        let differs = delivering.outcome.is_ok() != committed;
+        if differs {
+            mark(Mark::ThreeContradiction);
+            self.site_alarm(id, from, Alarm::SitesDiffer);
+        }
+        differs
+    }
+
     /// A participant has the decision on its disk. It may have been told by an earlier process, which did not
     /// live to write it here: then this is how the decision is learned.
     pub(crate) fn participant_has_it(
@@ -218,15 +254,14 @@ impl<W> Coordinator<W> {
     }
 
     fn site_has_it(&mut self, now: Now, from: &SiteName, id: TransactionId, committed: bool) {
+        if self.differs(id, from, committed) {
+            return;
+        }
         let Some(Transaction { phase: Phase::Delivering(delivering), .. }) =
             self.transactions.get_mut(&id)
         else {
             return;
         };
-        if delivering.outcome.is_ok() != committed {
-            mark(Mark::ThreeContradiction);
-            return self.site_alarm(id, from, Alarm::SitesDiffer);
-        }
         let Some(number) = delivering.sites.number(from) else {
             return;
         };
@@ -254,13 +289,7 @@ impl<W> Coordinator<W> {
         match report {
             Report::Acknowledged { committed } => self.site_has_it(now, from, id, committed),
             Report::Known { committed } => {
-                if let Some(Transaction { phase: Phase::Delivering(delivering), .. }) =
-                    self.transactions.get(&id)
-                    && delivering.outcome.is_ok() != committed
-                {
-                    mark(Mark::ThreeContradiction);
-                    self.site_alarm(id, from, Alarm::SitesDiffer);
-                }
+                self.differs(id, from, committed);
             }
             _ => mark(Mark::ThreeReportPassed),
         }
@@ -290,17 +319,19 @@ impl<W> Coordinator<W> {
             }
             Order::Decided { .. } => {
                 mark(Mark::ThreeToldAgain);
-                if !delivering.recorded {
+                if !delivering.is_recorded() {
                     // It was written in an earlier step, which is not far behind.
                     self.out.speaks_of(self.out.position());
                 }
                 Report::Acknowledged { committed }
             }
             Order::Forget => {
-                // Whoever says so has heard of everybody, this coordinator as well.
+                // Whoever says so has heard of everybody. What this disk has comes back through the driver.
                 mark(Mark::ThreeReleasedByOther);
                 for number in delivering.sites.numbers() {
-                    delivering.delivery.acknowledged(number);
+                    if number != SiteNumber::COORDINATOR {
+                        delivering.delivery.acknowledged(number);
+                    }
                 }
                 self.answer_waiters(now, id);
                 self.end_if_complete(now, id);
@@ -317,7 +348,7 @@ impl<W> Coordinator<W> {
     fn end_if_complete(&mut self, now: Now, id: TransactionId) {
         let complete = match self.transactions.get(&id).map(|transaction| &transaction.phase) {
             Some(Phase::Delivering(delivering)) => {
-                delivering.recorded && delivering.delivery.silent(&delivering.sites).is_empty()
+                delivering.is_recorded() && delivering.delivery.silent(&delivering.sites).is_empty()
             }
             _ => false,
         };

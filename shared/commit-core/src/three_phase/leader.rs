@@ -112,20 +112,20 @@ impl Leader {
 
 /// A decision on its way to every site. When all of them have it on their disks it may be forgotten, and
 /// not before: a site that came back and found nobody who remembers would be told "aborted".
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Delivery {
-    pub(crate) committed: bool,
     acknowledged: BTreeSet<SiteNumber>,
 }
 
 impl Delivery {
-    pub(crate) fn new(committed: bool) -> Self {
-        Self { committed, acknowledged: BTreeSet::new() }
-    }
-
     /// A site has it on its disk.
     pub(crate) fn acknowledged(&mut self, site: SiteNumber) {
         self.acknowledged.insert(site);
+    }
+
+    /// Whether it has said so.
+    pub(crate) fn has_acknowledged(&self, site: SiteNumber) -> bool {
+        self.acknowledged.contains(&site)
     }
 
     /// Those that have not said so.
@@ -133,7 +133,7 @@ impl Delivery {
         if mutant(Mutant::ForgetAtQuorum) && self.acknowledged.len() >= sites.quorum() {
             return Vec::new();
         }
-        sites.numbers().filter(|number| !self.acknowledged.contains(number)).collect()
+        sites.numbers().filter(|number| !self.has_acknowledged(*number)).collect()
     }
 }
 
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_decision_waits_for_everybody() {
-        let mut delivery = Delivery::new(true);
+        let mut delivery = Delivery::default();
         for number in [0, 1, 2, 4] {
             delivery.acknowledged(SiteNumber(number));
         }

@@ -10,18 +10,18 @@ use bytes::Bytes;
 use super::ballot::Ballot;
 use super::decided::{Learned, Told};
 use super::leader::Delivery;
-use super::seat::{Progress, Seat, to_site};
+use super::seat::{NO_BALLOT_LEFT, Progress, Seat, to_site};
 use super::site::{Site, Standing};
 use super::sites::{SiteName, SiteNumber};
 use super::view::SiteView;
-use crate::id::{Protocol, TransactionId};
+use crate::id::TransactionId;
 use crate::marks::{Mark, mark};
 use crate::message::{FromSite, Inquired, Order, Report, ToSite, Vote, Voting};
 use crate::mutants::{Mutant, mutant};
 use crate::record::{Change, Electorate, ParticipantRecord, VotedBranch};
 use crate::step::{Now, Position, TimerKey};
 use crate::two_phase::Participant;
-use crate::two_phase::participant::branch::{Before, Branch, Finishing, Preparing};
+use crate::two_phase::participant::branch::{Before, Branch, Finishing, Preparing, wait_too};
 use crate::two_phase::participant::{Action, Alarm, Ending, Event, ResourceCall, Via};
 
 /// A voting site that does not know the decision.
@@ -33,8 +33,22 @@ pub(crate) struct Voted {
     pub(crate) attempts: u32,
     /// The coordinator has been asked and has not answered.
     pub(crate) unanswered: bool,
-    /// For people.
-    pub(crate) waiting_for: String,
+    pub(crate) waits: Waits,
+}
+
+/// What a voting site waits for: told to people, in words that are found when they ask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Waits {
+    /// For the coordinator, from the vote on.
+    ForDecision,
+    /// The same, and the coordinator has been asked.
+    ForCoordinator,
+    /// For whoever is asked by this process, which has found the vote in its log.
+    SinceRestart,
+    /// For the end of the ballot that was joined last.
+    ForBallot,
+    /// It can lead no ballot any more.
+    ForOthers,
 }
 
 impl Voted {
@@ -44,16 +58,24 @@ impl Voted {
             record.site = Site::VOTED;
         }
         let seat = Seat::new(record.electorate.own, record.site, Position(0));
-        let waiting_for = "a restart of this participant".to_owned();
-        Self { record, seat, attempts: 0, unanswered: false, waiting_for }
+        Self { record, seat, attempts: 0, unanswered: false, waits: Waits::SinceRestart }
     }
 
     /// For people: what it waits for now. While it leads that changes with every report.
     pub(crate) fn waiting_for(&self) -> String {
-        if self.seat.leads() {
-            return self.seat.waiting_for(&self.record.electorate.sites);
-        }
-        self.waiting_for.clone()
+        let known = match self.waits {
+            _ if self.seat.leads() => return self.waiting_for_ballot(),
+            Waits::ForBallot => return self.waiting_for_ballot(),
+            Waits::ForDecision => "the coordinator's decision",
+            Waits::ForCoordinator => "the coordinator, which has not decided",
+            Waits::SinceRestart => "a restart of this participant",
+            Waits::ForOthers => NO_BALLOT_LEFT,
+        };
+        known.to_owned()
+    }
+
+    fn waiting_for_ballot(&self) -> String {
+        self.seat.waiting_for(&self.record.electorate.sites)
     }
 
     /// For people.
@@ -90,11 +112,6 @@ impl Electorate {
     }
 }
 
-/// True when the transaction is one of three-phase commit.
-pub(crate) fn is_three_phase(id: TransactionId) -> bool {
-    id.protocol() == Protocol::ThreePhase
-}
-
 impl<W> Participant<W> {
     // ---- the vote -------------------------------------------------------------------------------
 
@@ -105,7 +122,7 @@ impl<W> Participant<W> {
         voting: Option<&Voting>,
     ) -> Option<&'static str> {
         match voting {
-            _ if !is_three_phase(id) => None,
+            _ if !id.is_three_phase() => None,
             None => Some("a three-phase PREPARE has to name the voting sites"),
             Some(Voting { sites, own }) => match sites.name(*own) {
                 SiteName::Participant(_) if sites.incarnation(*own) == self.incarnation => None,
@@ -163,8 +180,8 @@ impl<W> Participant<W> {
             self.out.act(Action::Note(Event::Prepared { id }));
         }
         let seat = Seat::new(own, Site::VOTED, at);
-        let waiting_for = "the coordinator's decision".to_owned();
-        let voted = Voted { record, seat, attempts: 0, unanswered: false, waiting_for };
+        let waits = Waits::ForDecision;
+        let voted = Voted { record, seat, attempts: 0, unanswered: false, waits };
         self.branches.insert(id, Branch::Voted(Box::new(voted)));
         self.arm_inquiry(now, id, 0);
     }
@@ -182,7 +199,7 @@ impl<W> Participant<W> {
 
     /// A no is on the disk before it is said.
     pub(crate) fn force_no(&mut self, id: TransactionId) -> Option<Position> {
-        if !is_three_phase(id) {
+        if !id.is_three_phase() {
             return None;
         }
         mark(Mark::ThreeNoForced);
@@ -194,7 +211,7 @@ impl<W> Participant<W> {
     /// An order of whoever leads. It is answered once, now or later, through `via`.
     pub(crate) fn led(&mut self, now: Now, from: &SiteName, message: ToSite, via: Via<W>) {
         let ToSite { id, order, .. } = message;
-        if !is_three_phase(id) {
+        if !id.is_three_phase() {
             return self.report(via, id, Report::NoInformation);
         }
         let electorate = match self.branches.get(&id) {
@@ -245,7 +262,7 @@ impl<W> Participant<W> {
         if !matches!(report, Report::Refused { .. }) {
             // Somebody leads; he gets a whole wait.
             let site = voted.seat.site;
-            voted.waiting_for = voted.seat.waiting_for(&voted.record.electorate.sites);
+            voted.waits = Waits::ForBallot;
             if *from == SiteName::Coordinator {
                 voted.unanswered = false;
                 voted.attempts = 0;
@@ -323,6 +340,12 @@ impl<W> Participant<W> {
                 mark(Mark::ThreeMoveOfForgotten);
                 Report::NoInformation
             }
+            // It has not been forgotten, so it has not voted, and nobody can have committed.
+            Order::Decided { committed: true } if !self.is_past(id) => {
+                mark(Mark::ThreeContradiction);
+                self.alarm(id, Alarm::CommitOfUnprepared);
+                Report::NoInformation
+            }
             Order::Decided { committed: true } => {
                 mark(Mark::ThreeDecidedOfForgotten);
                 self.out.speaks_of(self.forgotten_at);
@@ -335,7 +358,7 @@ impl<W> Participant<W> {
 
     /// A site that has never heard of the transaction has not voted, and never will from here on.
     pub(crate) fn abort_unknown(&mut self, id: TransactionId) {
-        if self.is_current(id) && !self.is_passed(id) {
+        if !self.is_past(id) {
             mark(Mark::ThreeUnknownAborts);
             let at = self.force_abort(id);
             self.remember(id, Ending::Aborted, Some(at));
@@ -379,7 +402,7 @@ impl<W> Participant<W> {
             }
             Some(Branch::Voted(_)) => self.decide(now, id, false, Learned::Told, Some(via), None),
             Some(Branch::Aborting(Finishing { before: Before::Voted(_), vias, .. })) => {
-                vias.push(via);
+                wait_too(vias, via);
             }
             Some(Branch::Decided(decided)) if !decided.record.committed => {
                 self.out.speaks_of(decided.at);
@@ -428,18 +451,23 @@ impl<W> Participant<W> {
             self.send_orders(id);
         } else if voted.seat.leads() {
             mark(Mark::ThreeWaits);
-            voted.waiting_for = voted.seat.waiting_for(&voted.record.electorate.sites);
-            let waiting_for = voted.waiting_for.clone();
+            let waiting_for = voted.waiting_for();
             self.note(Event::Blocked { id, waiting_for });
             self.send_orders(id);
         } else if !voted.unanswered {
             self.ask_coordinator(id);
         } else if voted.seat.elect() {
-            voted.waiting_for = voted.seat.waiting_for(&voted.record.electorate.sites);
+            voted.waits = Waits::ForBallot;
             let ballot = voted.seat.site.promised;
             self.write_voted(id);
             self.note(Event::Elects { id, ballot });
             self.send_orders(id);
+        } else {
+            mark(Mark::ThreeNoBallotLeft);
+            voted.waits = Waits::ForOthers;
+            let waiting_for = voted.waiting_for();
+            self.note(Event::Blocked { id, waiting_for });
+            self.ask_coordinator(id);
         }
         self.arm_election(now, id, attempts);
     }
@@ -522,7 +550,7 @@ impl<W> Participant<W> {
                 mark(Mark::ThreeAnsweredPending);
                 voted.unanswered = false;
                 voted.attempts = 0;
-                voted.waiting_for = "the coordinator, which has not decided".to_owned();
+                voted.waits = Waits::ForCoordinator;
                 self.arm_election(now, id, 0);
             }
             // It cannot help: the next wait ends in an election.
@@ -557,7 +585,7 @@ impl<W> Participant<W> {
             }
             Progress::Preempted => {
                 let attempts = voted.attempts;
-                voted.waiting_for = voted.seat.waiting_for(&voted.record.electorate.sites);
+                voted.waits = Waits::ForBallot;
                 self.arm_election(now, id, attempts);
             }
         }
@@ -580,9 +608,14 @@ impl<W> Participant<W> {
         };
         self.out.timer(TimerKey::Transaction(id), None);
         let read_only = voted.record.read_only;
-        let (at, delivery) = (voted.seat.at, Delivery::new(committed));
+        let (at, delivery) = (voted.seat.at, Delivery::default());
         let told = Told { record: voted.record, at, delivery, learned };
-        let mut finishing = Finishing {
+        if learned == Learned::Led {
+            // The others need not wait for what this site's resource takes its time for.
+            self.note(Event::Terminated { id, committed });
+            self.deliver_decision(id, &told, committed);
+        }
+        let finishing = Finishing {
             vias: via.into_iter().collect(),
             leaders: leader.into_iter().collect(),
             attempts: 0,
@@ -590,13 +623,8 @@ impl<W> Participant<W> {
             before: Before::Voted(Box::new(told)),
             at: None,
         };
-        if learned == Learned::Led {
-            // The others need not wait for what this site's resource takes its time for.
-            self.note(Event::Terminated { id, committed });
-            self.deliver_decision(id, &mut finishing);
-        }
         if read_only {
-            return self.settle(now, id, finishing, Vec::new());
+            return self.settle(now, id, finishing, committed, Vec::new());
         }
         let (branch, call) = if committed {
             (Branch::Committing(finishing), ResourceCall::Commit)

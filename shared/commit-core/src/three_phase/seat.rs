@@ -13,6 +13,10 @@ use crate::message::{Order, Report, ToSite};
 use crate::mutants::{Mutant, mutant};
 use crate::step::Position;
 
+/// What a site waits for that has heard of the last ballot there is, for people. Only a site that makes ballots up
+/// names it; whoever has not heard of it goes on leading.
+pub(crate) const NO_BALLOT_LEFT: &str = "another site that ends it: a site has named the last ballot there is, and this one can lead none above";
+
 /// An undecided voting site.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Seat {
@@ -87,6 +91,11 @@ impl Seat {
         self.leader.as_ref().is_some_and(|leader| !leader.preempted)
     }
 
+    /// Whether a ballot is one that this site has led: it joins its own before it asks anybody.
+    fn has_led(&self, ballot: Ballot) -> bool {
+        ballot.site() == self.own && ballot <= self.site.promised
+    }
+
     /// Another site leads from here on. Acknowledgements of moves still count.
     fn preempt(&mut self) {
         match &mut self.leader {
@@ -126,9 +135,11 @@ impl Seat {
                     None => Progress::None,
                 }
             }
-            Report::Refused { ballot, promised } => {
+            // Nobody has refused what was never asked. An earlier ballot of this site's still tells how high the
+            // next one has to be.
+            Report::Refused { ballot, promised } if self.has_led(ballot) && promised > ballot => {
                 self.seen = self.seen.max(promised);
-                if Some(ballot) != ours || promised <= ballot {
+                if Some(ballot) != ours {
                     return Progress::None;
                 }
                 mark(Mark::ThreePreempted);
@@ -259,16 +270,31 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_of_another_ballot_is_only_remembered() {
+    fn a_refusal_of_an_earlier_ballot_is_only_remembered() {
         let mut seat = voted(1);
         seat.elect();
-        let (old, high) = (Ballot::FIRST, Ballot::from_number(9 << 16));
-        let passed =
-            seat.heard(&four(), SiteNumber(2), Report::Refused { ballot: old, promised: high });
-        assert_eq!((passed, seat.leads()), (Progress::None, true));
-        let ballot = seat.site.promised;
-        let refused = Report::Refused { ballot, promised: high };
+        let old = seat.site.promised;
+        seat.elect();
+        let high = Ballot::from_number(9 << 16);
+        let refused = Report::Refused { ballot: old, promised: high };
+        assert_eq!(seat.heard(&four(), SiteNumber(2), refused), Progress::None);
+        assert!(seat.leads());
+        let refused = Report::Refused { ballot: seat.site.promised, promised: high };
         assert_eq!(seat.heard(&four(), SiteNumber(2), refused), Progress::Preempted);
         assert!(seat.elect() && seat.site.promised > high);
+    }
+
+    #[test]
+    fn a_ballot_that_was_never_led_is_refused_by_nobody() {
+        let mut seat = voted(1);
+        seat.elect();
+        let last = Ballot::from_number(u64::MAX);
+        let other = Ballot::FIRST.next(SiteNumber(2)).expect("a round is left");
+        let yet_to_be = seat.site.promised.next(SiteNumber(1)).expect("a round is left");
+        for ballot in [Ballot::FIRST, other, yet_to_be] {
+            let refused = Report::Refused { ballot, promised: last };
+            assert_eq!(seat.heard(&four(), SiteNumber(2), refused), Progress::None);
+        }
+        assert!(seat.leads() && seat.elect(), "a ballot is left");
     }
 }

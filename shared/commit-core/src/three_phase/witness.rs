@@ -39,7 +39,7 @@ impl<W> Coordinator<W> {
     /// An order of whoever leads a transaction of another slot.
     pub(crate) fn witness_led(&mut self, from: &SiteName, message: &ToSite) -> Report {
         let ToSite { id, order, .. } = *message;
-        if !self.config.witness || !super::participant::is_three_phase(id) {
+        if !self.config.witness || !id.is_three_phase() {
             mark(Mark::ThreeNoWitness);
             return Report::NoInformation;
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use handfast_commit_core::id::{ParticipantName, Protocol, RequestId, TransactionId};
+use handfast_commit_core::id::{ParticipantName, RequestId, TransactionId};
 use handfast_commit_core::record::{CoordinatorRecord, ParticipantRecord};
 
 use crate::world::World;
@@ -108,7 +108,7 @@ impl Oracle<'_> {
                     ParticipantRecord::Finished { id: finished, committed } if *finished == id => {
                         decided |= committed;
                         // A read-only branch of two-phase commit may abort beside a commit.
-                        given_up |= !committed && id.protocol() == Protocol::ThreePhase;
+                        given_up |= !committed && id.is_three_phase();
                     }
                     _ => {}
                 }

@@ -30,7 +30,7 @@ impl Script {
         words: &mut Words,
     ) -> Result<Option<Voting>> {
         let how = words.value("voting").unwrap_or_default();
-        if id.protocol() != Protocol::ThreePhase || how == "none" {
+        if !id.is_three_phase() || how == "none" {
             return Ok(None);
         }
         let logs = self.world.participants.iter();

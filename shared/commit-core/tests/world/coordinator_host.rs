@@ -75,7 +75,7 @@ impl CoordinatorHost {
         match records.rev().find(|(_, record)| record.id() == id)? {
             (index, CoordinatorRecord::Ended(_)) if index < self.expired => {
                 // An id that was never there looks the same after so long.
-                (id.protocol() == Protocol::ThreePhase).then_some(Stored::Expired)
+                id.is_three_phase().then_some(Stored::Expired)
             }
             (_, record) => outcome(record),
         }

@@ -416,7 +416,7 @@ fn sound_prepare(random: &mut Random) -> v1::PrepareRequest {
     request.peers.truncate(2);
     request.peers.retain(|peer| ["a", "b", "c"].contains(&peer.participant.as_str()));
     if let Ok(id) = convert::transaction_id(&request.transaction_id)
-        && id.protocol() == Protocol::ThreePhase
+        && id.is_three_phase()
     {
         let site = |name: &str| v1::VotingParticipant {
             participant: name.to_owned(),

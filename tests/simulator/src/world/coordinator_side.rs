@@ -121,7 +121,7 @@ impl World {
                 self.oracle.violated(Some(*id), format!("ALARM: {participant} {alarm}"));
             }
             Note::Elects { .. } => self.elects(Site::Coordinator),
-            Note::Decided { id } if id.protocol() == Protocol::ThreePhase => self.decides(),
+            Note::Decided { id } if id.is_three_phase() => self.decides(),
             _ => {}
         }
     }

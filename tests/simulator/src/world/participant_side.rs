@@ -1,6 +1,6 @@
 //! A participant's side: what its sessions, services and resource calls do around the shard.
 
-use handfast_commit_core::id::{Incarnation, Protocol, TransactionId};
+use handfast_commit_core::id::{Incarnation, TransactionId};
 use handfast_commit_core::message::{FromParticipant, Inquired, ToParticipant, Vote};
 use handfast_commit_core::step::Now;
 use handfast_commit_core::two_phase::coordinator::{OnePhaseReport, Reply};
@@ -130,7 +130,7 @@ impl World {
             FromParticipant::Aborted { .. } => kept == (Kept::Finished { committed: true }),
             // It holds nothing, and must not forget that it has voted.
             FromParticipant::Voted { vote: Vote::ReadOnly, .. } => {
-                id.protocol() == Protocol::ThreePhase && kept == Kept::Nothing
+                id.is_three_phase() && kept == Kept::Nothing
             }
             FromParticipant::Voted { .. } | FromParticipant::Refused { .. } => false,
         };

@@ -1,6 +1,6 @@
 //! What the disks of voting sites say of a transaction: the facts that everything said about it must agree with.
 
-use handfast_commit_core::id::{Protocol, TransactionId};
+use handfast_commit_core::id::TransactionId;
 use handfast_commit_core::record::{CoordinatorRecord, ParticipantRecord, WitnessState};
 use handfast_commit_core::three_phase::{Site as Voter, Sites, Standing};
 use handfast_journal::{Journal, Kind, MemoryJournal, Reader, Table};
@@ -85,7 +85,7 @@ impl World {
     /// Whether a quorum of the voting sites has moved to commit on its disks, or has committed. A site that may
     /// forget has done so because all have it: then those that have not forgotten yet agree.
     pub(crate) fn is_decided_by_quorum(&self, id: TransactionId) -> bool {
-        if id.protocol() != Protocol::ThreePhase {
+        if !id.is_three_phase() {
             return false;
         }
         if self.oracle.excused {
@@ -113,7 +113,7 @@ impl World {
     /// Somebody says that a decision may be forgotten: no voting site is left that does not have it on its disk.
     /// Witnesses are not looked at: a late message leaves a record there that means nothing.
     pub(crate) fn may_be_forgotten(&mut self, id: TransactionId) {
-        if id.protocol() != Protocol::ThreePhase || self.oracle.excused {
+        if !id.is_three_phase() || self.oracle.excused {
             return;
         }
         let left = self.sites().into_iter().find(|site| {

@@ -9,7 +9,6 @@ use crate::marks::{Mark, mark};
 use crate::mutants::{Mutant, mutant};
 use crate::record::{AbortCause, AbortReason};
 use crate::step::{Now, TimerKey};
-use crate::three_phase::participant::is_three_phase;
 
 impl<W> Coordinator<W> {
     pub(crate) fn transaction_timer(&mut self, now: Now, id: TransactionId) {
@@ -131,11 +130,10 @@ impl<W> Coordinator<W> {
                 let (ready, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut transaction.waiters)
                     .into_iter()
                     .partition(|waiter| now.at >= waiter.until);
-                let waiting_for = voted.seat.waiting_for(&voted.sites);
                 transaction.waiters = waiting;
                 for waiter in ready {
                     mark(Mark::ThreeClientNotTold);
-                    let waiting_for = waiting_for.clone();
+                    let waiting_for = voted.seat.waiting_for(&voted.sites);
                     let reply = Reply::Undecided { id, waiting_for };
                     self.out.act(Action::Reply { to: waiter.to, reply });
                 }
@@ -197,7 +195,7 @@ impl<W> Coordinator<W> {
         let before = self.transactions.insert(id, transaction);
         assert!(before.is_none(), "the driver gave the id {id} out twice");
         self.undecided.insert(id);
-        if is_three_phase(id) {
+        if id.is_three_phase() {
             self.begun = self.begun.max(id.sequence());
         }
     }

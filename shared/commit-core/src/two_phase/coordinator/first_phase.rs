@@ -14,7 +14,6 @@ use crate::message::{FromParticipant, Prepare, ToParticipant, Vote};
 use crate::mutants::{Mutant, mutant};
 use crate::record::{AbortCause, AbortReason, Commit, CoordinatorRecord, Ended};
 use crate::step::Now;
-use crate::three_phase::participant::is_three_phase;
 
 impl<W> Coordinator<W> {
     pub(super) fn prepare(
@@ -32,11 +31,12 @@ impl<W> Coordinator<W> {
         for (name, branch) in &mut asked {
             let link = self.links.entry(name.clone()).or_default();
             link.voting.insert(id);
-            if is_three_phase(id) && branch.enlisted.is_none() {
+            if id.is_three_phase() && branch.enlisted.is_none() {
                 branch.enlisted = link.incarnation;
             }
         }
-        let only = (asked.len() == 1 && !is_three_phase(id)).then(|| asked.iter().next()).flatten();
+        let only =
+            (asked.len() == 1 && !id.is_three_phase()).then(|| asked.iter().next()).flatten();
         transaction.phase = match only {
             Some((name, asked)) => Phase::Delegated {
                 participant: name.clone(),
@@ -72,7 +72,7 @@ impl<W> Coordinator<W> {
             let link = self.links.get(*name);
             link.is_some_and(|link| link.connected && link.incarnation.is_none())
         };
-        asked.keys().filter(|_| is_three_phase(id)).find(lacks).cloned()
+        asked.keys().filter(|_| id.is_three_phase()).find(lacks).cloned()
     }
 
     /// A participant that is not connected, and for which so many transactions wait already that more
@@ -91,7 +91,7 @@ impl<W> Coordinator<W> {
     pub(super) fn ask(&mut self, id: TransactionId, to: Option<&ParticipantName>) {
         let sites = match self.transactions.get(&id).map(|transaction| &transaction.phase) {
             Some(Phase::Voted(_)) => return self.lead(id, to),
-            Some(Phase::Preparing { asked }) if is_three_phase(id) => match self.sites_of(asked) {
+            Some(Phase::Preparing { asked }) if id.is_three_phase() => match self.sites_of(asked) {
                 Some(sites) => Some(sites),
                 None => return mark(Mark::ThreeLogUnknown),
             },
@@ -194,7 +194,7 @@ impl<W> Coordinator<W> {
                 if branch.vote.is_some() {
                     return mark(Mark::VoteRepeated); // it changes nothing
                 }
-                if is_three_phase(id) && !branch.owed {
+                if id.is_three_phase() && !branch.owed {
                     // Nobody is asked before the logs of all are known, and who votes all the same knows no sites.
                     mark(Mark::VoteOfAStranger);
                     return self.alarm(id, &from, Alarm::VoteOfAStranger);
@@ -309,7 +309,7 @@ impl<W> Coordinator<W> {
     ) {
         match vote {
             Vote::Prepared if mutant(Mutant::LateVoteUnanswered) => {}
-            Vote::ReadOnly if !is_three_phase(id) => {}
+            Vote::ReadOnly if !id.is_three_phase() => {}
             Vote::Prepared | Vote::ReadOnly => {
                 match stored {
                     Some(Stored::Committed { .. }) => mark(Mark::VoteAfterEnd),
@@ -381,7 +381,7 @@ impl<W> Coordinator<W> {
 
     /// Every branch has voted, and none has voted no.
     pub(super) fn decide(&mut self, now: Now, id: TransactionId) {
-        if is_three_phase(id) {
+        if id.is_three_phase() {
             return self.pre_commit(now, id);
         }
         let Some(transaction) = self.transactions.get_mut(&id) else {

@@ -7,7 +7,6 @@ use crate::marks::{Mark, mark};
 use crate::message::{Inquired, ToParticipant};
 use crate::mutants::{Mutant, mutant};
 use crate::step::Now;
-use crate::three_phase::participant::is_three_phase;
 
 impl<W> Coordinator<W> {
     pub(super) fn answer_over_link(&mut self, now: Now, inquiry: &Inquiry, stored: Option<Stored>) {
@@ -71,13 +70,13 @@ impl<W> Coordinator<W> {
             }
             Some(Stored::Expired) | None => {}
         }
-        if is_three_phase(id) && self.is_yet_to_be(id)
+        if id.is_three_phase() && self.is_yet_to_be(id)
             || id.epoch() > self.identity.epoch && !mutant(Mutant::PresumeAbortAboveEpoch)
         {
             mark(Mark::InquiryAboveEpoch);
             return Inquired::Retry;
         }
-        if is_three_phase(id) && stored.is_none() {
+        if id.is_three_phase() && stored.is_none() {
             // A voting site that has not moved: its word has to last as every site's does.
             self.abort_unremembered(now, id);
             return Inquired::Abort;

@@ -11,7 +11,7 @@ use crate::message::ToParticipant;
 use crate::mutants::{Mutant, mutant};
 use crate::record::{AbortReason, CoordinatorRecord, Ended, Request};
 use crate::step::{Now, TimerKey};
-use crate::three_phase::participant::is_three_phase;
+use crate::three_phase::SiteName;
 
 impl<W> Coordinator<W> {
     // ---- delivery -------------------------------------------------------------------------------
@@ -103,6 +103,9 @@ impl<W> Coordinator<W> {
     }
 
     pub(super) fn acknowledged(&mut self, now: Now, from: &ParticipantName, id: TransactionId) {
+        if id.is_three_phase() && self.differs(id, &SiteName::Participant(from.clone()), true) {
+            return;
+        }
         let window = self.config.delivery_window;
         let link = self.link(from);
         let owed = link.acknowledged(id);
@@ -170,7 +173,7 @@ impl<W> Coordinator<W> {
 
     /// Aborts what is undecided. Presumed abort: nothing is forced, nobody acknowledges.
     pub(crate) fn abort(&mut self, now: Now, id: TransactionId, reason: AbortReason) {
-        if is_three_phase(id)
+        if id.is_three_phase()
             && let Some(Transaction { phase: Phase::Preparing { .. }, .. }) =
                 self.transactions.get(&id)
         {
@@ -268,6 +271,9 @@ impl<W> Coordinator<W> {
         };
         match &transaction.phase {
             Phase::Delivering(_) | Phase::Voted(_) => {
+                if self.differs(id, &SiteName::Participant(from.clone()), false) {
+                    return;
+                }
                 let window = self.config.delivery_window;
                 let link = self.link(from);
                 link.acknowledged(id);

@@ -99,3 +99,42 @@ pub(crate) enum Before {
         changes: Vec<Change>,
     },
 }
+
+/// Most callers that wait for the same answer.
+pub(crate) const WAITING_MAX: usize = 64;
+
+/// One more waits for an answer, which may take as long as a resource fails. A link is answered once, however often it has
+/// asked. Of callers, which nobody can tell apart, the one that has waited longest goes unanswered when there are too many:
+/// it has lost its patience long ago, and asks again if it has not.
+pub(crate) fn wait_too<W>(waiting: &mut Vec<Via<W>>, via: Via<W>) {
+    if via_link(&via) && waiting.iter().any(via_link) {
+        return;
+    }
+    if waiting.len() >= WAITING_MAX
+        && let Some(oldest) = waiting.iter().position(|via| !via_link(via))
+    {
+        waiting.remove(oldest);
+    }
+    waiting.push(via);
+}
+
+fn via_link<W>(via: &Via<W>) -> bool {
+    matches!(via, Via::Link)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_often_somebody_asks_few_are_remembered() {
+        let mut waiting = vec![Via::Call(0)];
+        for caller in 1..=2 * WAITING_MAX {
+            wait_too(&mut waiting, Via::Call(caller));
+            wait_too(&mut waiting, Via::Link);
+        }
+        assert_eq!(waiting.len(), WAITING_MAX);
+        assert_eq!(waiting.iter().filter(|via| via_link(via)).count(), 1);
+        assert_eq!(waiting.last(), Some(&Via::Call(2 * WAITING_MAX)), "who asks now is answered");
+    }
+}

@@ -3,6 +3,7 @@
 use super::branch::{Before, Branch};
 use super::{Participant, Via};
 use crate::step::Position;
+use crate::three_phase::participant::Waits;
 
 impl<W: Ord> Participant<W> {
     /// Forgets how often things were tried, the state of the jitter, and what is only for people. The
@@ -49,7 +50,7 @@ impl<W: Ord> Participant<W> {
                     voted.attempts = 0;
                     // One more wait, in which the question is asked again.
                     voted.unanswered = false;
-                    voted.waiting_for.clear();
+                    voted.waits = Waits::SinceRestart;
                 }
                 Branch::Decided(decided) => {
                     decided.at = decided.at.since(durable);

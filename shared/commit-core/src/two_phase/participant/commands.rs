@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::branch::{Before, Branch, Doomed, Finishing, Preparing};
+use super::branch::{Before, Branch, Doomed, Finishing, Preparing, wait_too};
 use super::inputs::{Action, Alarm, Ending, Origin, ResourceCall, Via};
 use super::{Participant, no};
 use crate::id::{Incarnation, ParticipantName, TransactionId};
@@ -11,7 +11,6 @@ use crate::message::{FromParticipant, Inquired, Prepare, Vote};
 use crate::mutants::{Mutant, mutant};
 use crate::record::ParticipantRecord;
 use crate::step::{Now, TimerKey};
-use crate::three_phase::participant::is_three_phase;
 
 impl<W> Participant<W> {
     pub(super) fn prepare(
@@ -26,7 +25,7 @@ impl<W> Participant<W> {
             mark(Mark::ThreePrepareRefused);
             return self.respond_refused(via, id, reason.to_owned());
         }
-        let voting = voting.filter(|_| is_three_phase(id));
+        let voting = voting.filter(|_| id.is_three_phase());
         if self.stopping && mutant(Mutant::StoppingRefusesAll) {
             return self.respond_refused(via, id, "stopping".to_owned());
         }
@@ -73,11 +72,11 @@ impl<W> Participant<W> {
             }
             Some(Branch::Preparing(mut preparing)) => {
                 mark(Mark::PrepareJoins);
-                preparing.vias.push(via);
+                wait_too(&mut preparing.vias, via);
                 self.branches.insert(id, Branch::Preparing(preparing));
             }
             Some(Branch::Following { earlier, mut vias }) => {
-                vias.push(via);
+                wait_too(&mut vias, via);
                 self.branches.insert(id, Branch::Following { earlier, vias });
                 self.answer_followers(earlier);
             }
@@ -109,7 +108,7 @@ impl<W> Participant<W> {
                         let result = told.record.result.clone();
                         self.vote(vec![via], id, Vote::Prepared, result);
                     }
-                    Before::OnePhase { .. } => finishing.vias.push(via),
+                    Before::OnePhase { .. } => wait_too(&mut finishing.vias, via),
                     // Repeated on the way, long after the vote was counted: the same vote again, which
                     // nobody counts twice. A refusal would look like one of the commit.
                     Before::Prepared(record) => {
@@ -163,7 +162,7 @@ impl<W> Participant<W> {
 
     /// A voting site that has aborted by itself says no when that is on its disk.
     fn last_of_no(&mut self, id: TransactionId) {
-        if is_three_phase(id) {
+        if id.is_three_phase() {
             self.asked(id);
         }
     }
@@ -245,6 +244,11 @@ impl<W> Participant<W> {
             return;
         };
         match self.branches.remove(&id) {
+            // It has never been here: somebody makes it up.
+            None if incarnation == self.incarnation && !self.is_past(id) => {
+                mark(Mark::CommitOfUnprepared);
+                self.refuse_commit(via, id, Alarm::CommitOfUnprepared);
+            }
             // Forgotten, because everybody knew; or lost.
             None if incarnation == self.incarnation || mutant(Mutant::LostBranchAcknowledged) => {
                 mark(Mark::CommitOfForgotten);
@@ -276,7 +280,7 @@ impl<W> Participant<W> {
                     self.refuse_commit(via, id, Alarm::CommitOfUnprepared);
                 } else {
                     mark(Mark::CommitJoins);
-                    finishing.vias.push(via);
+                    wait_too(&mut finishing.vias, via);
                 }
                 self.branches.insert(id, Branch::Committing(finishing));
             }
@@ -318,15 +322,14 @@ impl<W> Participant<W> {
     }
 
     pub(super) fn abort(&mut self, now: Now, id: TransactionId, via: Via<W>) {
-        if is_three_phase(id) {
+        if id.is_three_phase() {
             return self.abort_as_site(now, id, via);
         }
         match self.branches.remove(&id) {
             None => {
                 mark(Mark::AbortOfUnknown);
                 // The PREPARE may still be on its way: it must not find an unknown transaction.
-                let remembered = !self.is_passed(id) && self.is_current(id);
-                if remembered && !mutant(Mutant::AbortNotRemembered) {
+                if !self.is_past(id) && !mutant(Mutant::AbortNotRemembered) {
                     self.remember(id, Ending::Aborted, None);
                 }
                 self.respond(via, FromParticipant::Aborted { id });
@@ -350,7 +353,7 @@ impl<W> Participant<W> {
             Some(Branch::Preparing(mut preparing)) => {
                 mark(Mark::AbortOfPreparing);
                 match &mut preparing.doomed {
-                    Some(doomed) => doomed.vias.push(via),
+                    Some(doomed) => wait_too(&mut doomed.vias, via),
                     None => preparing.doomed = Some(Doomed { vias: vec![via], at: None }),
                 }
                 self.branches.insert(id, Branch::Preparing(preparing));
@@ -362,7 +365,7 @@ impl<W> Participant<W> {
             }
             Some(Branch::Aborting(mut finishing)) => {
                 mark(Mark::AbortOfAborted);
-                finishing.vias.push(via);
+                wait_too(&mut finishing.vias, via);
                 self.branches.insert(id, Branch::Aborting(finishing));
             }
             Some(branch @ Branch::Finished { ending: Ending::Aborted | Ending::ReadOnly, .. }) => {
@@ -410,7 +413,7 @@ impl<W> Participant<W> {
     }
 
     pub(super) fn forget(&mut self, id: TransactionId) {
-        if is_three_phase(id) {
+        if id.is_three_phase() {
             return self.permitted(id);
         }
         if let Some(Branch::OnePhase { at, .. }) = self.branches.get(&id) {
@@ -421,7 +424,7 @@ impl<W> Participant<W> {
                 self.branches.remove(&follower);
             }
             // Still remembered as finished: a late PREPARE must not do the work again.
-            if self.is_current(id) && !self.is_passed(id) {
+            if !self.is_past(id) {
                 self.remember(id, Ending::Committed, Some(at));
                 self.record_lazily(ParticipantRecord::Finished { id, committed: true });
             } else {
@@ -434,6 +437,12 @@ impl<W> Participant<W> {
     /// True when the id is of the latest epoch that was seen of its slot.
     pub(crate) fn is_current(&self, id: TransactionId) -> bool {
         self.slots.get(&id.slot()).is_none_or(|seen| id.epoch() >= seen.epoch)
+    }
+
+    /// True when no PREPARE can come for this transaction any more. Only then is its end forgotten, and where COMMIT may
+    /// come again the log knows so before it forgets: it is true after a restart of whatever had been forgotten.
+    pub(crate) fn is_past(&self, id: TransactionId) -> bool {
+        !self.is_current(id) || self.is_passed(id)
     }
 
     /// The resource's own list, after a restart: what it holds without a vote in the log was never

@@ -153,7 +153,7 @@ impl<W> Participant<W> {
             _ => unreachable!("the driver answers a commit with an end"),
         };
         match finishing.before {
-            Before::Voted(_) => self.settle(now, id, finishing, changes),
+            Before::Voted(_) => self.settle(now, id, finishing, true, changes),
             Before::OnePhase { request_id, result, changes: mut all } => {
                 if !mutant(Mutant::OnePhaseWritesLost) {
                     all.extend(changes);
@@ -206,7 +206,7 @@ impl<W> Participant<W> {
             _ => unreachable!("the driver answers an abort with an end"),
         };
         if matches!(finishing.before, Before::Voted(_)) {
-            return self.settle(now, id, finishing, changes);
+            return self.settle(now, id, finishing, false, changes);
         }
         let was_prepared = matches!(finishing.before, Before::Prepared(_));
         let mut at = finishing.at;
