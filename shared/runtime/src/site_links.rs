@@ -30,7 +30,7 @@ const CALLS_MAX: usize = 8;
 const LINKS_MAX: usize = 1024;
 /// Longest wait for a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
-/// Longest wait for all reports of one call.
+/// Longest wait for all reports of one call at one place.
 const CALL_MAX: Duration = Duration::from_secs(10);
 
 /// Is told what sites report, on threads of the runtime.
@@ -150,13 +150,9 @@ async fn serve(link: Arc<Link>) {
         };
         let count = orders.len();
         metrics::counter!("handfast_site_orders_total").increment(count as u64);
-        let answered = tokio::time::timeout(CALL_MAX, link.ask(orders)).await;
-        let problem = match answered {
-            Ok(Ok(())) => continue,
-            Ok(Err(status)) => format!("{} ({})", status.message(), status.code()),
-            Err(_) => "not every report came in time".to_owned(),
-        };
+        let Err(status) = link.ask(orders).await else { continue };
         lost("call_failed", 1);
+        let problem = format!("{} ({})", status.message(), status.code());
         tracing::debug!(site = %link.to, endpoints = ?link.endpoints, "orders to {}: {problem}", link.to);
     }
 }
@@ -168,10 +164,13 @@ impl Link {
         let request = site::lead_message(&lead);
         let mut last = Status::unavailable("it is not known where it is");
         for endpoint in &self.endpoints {
-            match self.ask_at(endpoint, request.clone()).await {
-                Ok(()) => return Ok(()),
+            // A place that hangs may be one that the site has left.
+            let asked = self.ask_at(endpoint, request.clone());
+            match tokio::time::timeout(CALL_MAX, asked).await {
+                Ok(Ok(())) => return Ok(()),
                 // It may be somewhere else.
-                Err(status) => last = status,
+                Ok(Err(status)) => last = status,
+                Err(_) => last = Status::deadline_exceeded("not every report came in time"),
             }
             if mutant(Mutant::OnlyFirstPlace) {
                 break;

@@ -136,6 +136,18 @@ async fn a_site_is_sought_where_it_may_be() {
     assert_eq!(next(&mut heard).await.1.id, order(3, Order::Forget).id);
 }
 
+/// A place that accepts connections and calls and never answers hides no other one.
+#[tokio::test]
+async fn a_site_is_found_behind_a_place_that_hangs() {
+    let hangs = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let hanging = format!("http://{}", hangs.local_addr().expect("an address"));
+    let (_host, endpoint) = serve("b").await;
+    let (links, mut heard) = links();
+    links.send(&participant("b"), &[hanging, endpoint], order(1, Order::Forget));
+    let found = tokio::time::timeout(Duration::from_secs(60), heard.recv()).await;
+    assert_eq!(found.expect("in time").expect("the links are open").0, participant("b"));
+}
+
 /// A site that answers nothing takes up its own calls and its own queue, and nobody else's.
 #[tokio::test]
 async fn a_silent_site_holds_up_nobody() {
