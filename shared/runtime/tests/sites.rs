@@ -9,7 +9,7 @@ use handfast_commit_core::id::{Incarnation, TransactionId};
 use handfast_commit_core::message::{FromSite, Order, Report, ToSite};
 use handfast_commit_core::three_phase::{Ballot, SiteName};
 use handfast_runtime::site_links::SiteLinks;
-use handfast_runtime::site_service::{ReportTo, SiteApi, SiteHost};
+use handfast_runtime::site_service::{Led, SiteApi, SiteHost};
 use handfast_wire::convert::InvalidField;
 use handfast_wire::site::Lead;
 use handfast_wire::v1::site_service_server::SiteServiceServer;
@@ -34,7 +34,7 @@ fn order(sequence: u64, order: Order) -> ToSite {
 /// Answers FORGET at once, and keeps every other order.
 struct Host {
     own: SiteName,
-    kept: Mutex<Vec<(ToSite, ReportTo)>>,
+    kept: Mutex<Vec<Led>>,
     leaders: Mutex<Vec<(SiteName, String)>>,
 }
 
@@ -49,10 +49,13 @@ impl SiteHost for Host {
         Status::invalid_argument(error.to_string())
     }
 
-    fn led(&self, _: SiteName, order: ToSite, report_to: ReportTo) {
-        match order.order {
-            Order::Forget => report_to.send(FromSite { id: order.id, report: Report::Forgotten }),
-            _ => self.kept.lock().expect("whole").push((order, report_to)),
+    fn led(&self, _: SiteName, orders: Vec<Led>) {
+        for (order, report_to) in orders {
+            let id = order.id;
+            match order.order {
+                Order::Forget => report_to.send(FromSite { id, report: Report::Forgotten }),
+                _ => self.kept.lock().expect("whole").push((order, report_to)),
+            }
         }
     }
 }
