@@ -13,6 +13,7 @@ use handfast_runtime::site_service::{Led, SiteApi, SiteHost};
 use handfast_wire::convert::InvalidField;
 use handfast_wire::site::Lead;
 use handfast_wire::v1::site_service_server::SiteServiceServer;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -169,4 +170,41 @@ async fn a_silent_site_holds_up_nobody() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let arrived = host.kept.lock().expect("whole").len();
     assert!(arrived > 0 && arrived <= 8 * 1000, "{arrived} orders in 8 calls");
+}
+
+#[test]
+fn what_is_lost_is_counted_by_what_it_was_lost_to() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let page = recorder.handle();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let lost = async {
+        let (links, _heard) = links();
+        let nobody = "http://127.0.0.1:1".to_owned();
+        // One call has them all: nothing else runs meanwhile.
+        for sequence in 0..3 {
+            let order = order(sequence, Order::Forget);
+            links.send(&participant("b"), std::slice::from_ref(&nobody), order);
+        }
+        links.send(&participant("b"), &[], order(3, Order::Forget));
+        let failed = "why=\"call_failed\"} 3";
+        let counted = async {
+            while !page.render().contains(failed) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let counted = tokio::time::timeout(PATIENCE, counted).await;
+        counted.unwrap_or_else(|_| panic!("{failed}: {}", page.render()));
+        // Their calls do not even begin.
+        for site in 0..1025 {
+            let to = participant(&format!("site-{site}"));
+            links.send(&to, std::slice::from_ref(&nobody), order(site, Order::Forget));
+        }
+    };
+    metrics::with_local_recorder(&recorder, || runtime.block_on(lost));
+    let page = page.render();
+    for line in ["no_endpoint\"} 1", "too_many_links\"} 1"] {
+        let line = format!("handfast_site_orders_lost_total{{why=\"{line}");
+        assert!(page.contains(&line), "{line}: {page}");
+    }
 }
