@@ -174,8 +174,10 @@ impl<M: Machine> ShardHandle<M> {
         }
     }
 
-    /// The inputs that have been left and not been handled. They are not bounded here: whoever admits work
-    /// looks at this first.
+    /// The inputs that have been left and not been handled. They are not bounded here. Whoever lets in what others
+    /// begin looks at this first: a coordinator, which refuses new transactions, and a participant's session, which
+    /// reads no further. What else there is, either answers something that was asked from here, or has a caller
+    /// who waits for it.
     #[must_use]
     pub fn depth(&self) -> usize {
         self.shared.depth.load(Ordering::Relaxed)
