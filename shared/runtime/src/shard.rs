@@ -156,8 +156,8 @@ pub fn shard<M: Machine>() -> (ShardHandle<M>, ShardQueue<M>) {
 }
 
 impl<M: Machine> ShardHandle<M> {
-    /// Leaves an input for the shard's thread. One that comes after the stop is dropped, with the reply
-    /// channels in it.
+    /// Leaves an input for the shard's thread, or whoever turns the shard before. One that comes after the stop is
+    /// dropped, with the reply channels in it.
     pub fn input(&self, input: M::Input) {
         self.shared.leave(Message::Input(input), true);
     }
