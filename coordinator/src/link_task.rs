@@ -377,7 +377,7 @@ impl Task<'_> {
         Ok(client.list_in_doubt(request).await?.into_inner().branches)
     }
 
-    /// A participant with the five calls only does not have to ask: its own list is the question.
+    /// A participant with unary calls only does not have to ask: its own list is the question.
     fn resolve(&self, branches: &[v1::InDoubtBranch]) {
         let identity = self.links.context().identity;
         for branch in branches.iter().filter(|branch| !branch.one_phase_committed) {
