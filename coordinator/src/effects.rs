@@ -1,7 +1,7 @@
 //! What the shards want done: messages to participants, answers to callers, notes for people.
 //!
-//! Called on a shard's thread, or on the log's when an action had to wait for a record. Nothing here
-//! blocks: a queue that is full is an answer, too.
+//! Called by whoever turns a shard, one thread at a time for each, or on the log's thread when an action had to
+//! wait for a record. Nothing here blocks: a queue that is full is an answer, too.
 
 use std::sync::{Arc, OnceLock};
 
@@ -50,6 +50,20 @@ impl Shards {
     #[must_use]
     pub fn all(&self) -> &[ShardHandle<CoordinatorShard>] {
         &self.handles
+    }
+
+    /// Gives each shard what came for it, by its index, and leaves nothing behind. All of it is left before any
+    /// shard is turned: turning one may take long, and another thread may see to the next one meanwhile.
+    pub(crate) fn submit(&self, inputs: &mut [Vec<ShardInput>]) {
+        for (shard, inputs) in self.handles.iter().zip(inputs) {
+            shard.inputs_before_turn(std::mem::take(inputs));
+        }
+        self.handles.iter().for_each(ShardHandle::turn);
+    }
+
+    /// Nothing yet for each shard, to be submitted.
+    pub(crate) fn no_inputs(&self) -> Vec<Vec<ShardInput>> {
+        self.handles.iter().map(|_| Vec::new()).collect()
     }
 
     /// The ids that were given out and that are live.
@@ -274,5 +288,60 @@ fn cause_label(cause: handfast_commit_core::record::AbortCause) -> &'static str 
         AbortCause::Timeout => "timeout",
         AbortCause::Presumed => "presumed",
         AbortCause::Unreachable => "unreachable",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use handfast_commit_core::id::{Epoch, Incarnation, Slot};
+    use handfast_commit_core::two_phase::Coordinator;
+    use handfast_commit_core::two_phase::coordinator::{Config, Identity};
+    use handfast_journal::{Journal, Kind, LogWriter, MemoryDisk, MemoryJournal, WriterOptions};
+    use handfast_runtime::clock::Clock;
+    use handfast_runtime::driver::Driver;
+    use handfast_runtime::shard::shard;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::store::Store;
+
+    /// Says what waits for the second shard when the first one has something done.
+    #[derive(Clone)]
+    struct LooksAt(ShardHandle<CoordinatorShard>, mpsc::Sender<usize>);
+
+    impl Effects<ShardAction> for LooksAt {
+        fn perform(&self, _: ShardAction) {
+            self.1.send(self.0.depth()).expect("the test listens");
+        }
+    }
+
+    #[tokio::test]
+    async fn all_shards_have_their_inputs_before_one_is_turned() {
+        let journal = MemoryJournal::open(&MemoryDisk::new(1), Kind::Coordinator);
+        let journal = journal.expect("a new disk");
+        let store = Store::new(journal.reader());
+        let (_, log) = LogWriter::new(Box::new(journal), WriterOptions::default(), Box::new(()));
+        let (first, queue) = shard();
+        // It has no thread, so that what is left for it stays there.
+        let (second, _idle) = shard();
+        let sequences = Arc::new(Sequences::new(2));
+        let identity = Identity { slot: Slot(0), epoch: Epoch(1), incarnation: Incarnation(1) };
+        let core = Coordinator::new(identity, Config::default());
+        let machine = CoordinatorShard::new(0, core, store, Arc::clone(&sequences), |error| {
+            panic!("{error}")
+        });
+        let (tell, seen) = mpsc::channel();
+        let driver = Driver::new(machine, log, LooksAt(second.clone(), tell));
+        let thread = queue.spawn("test", Clock::start(), driver).expect("a thread");
+        let shards = Shards::new(vec![first.clone(), second], sequences);
+        // From here on it is turned by whoever brings a message.
+        first.ask(|_| ()).await.expect("it runs");
+        let settle = || vec![ShardInput::Settle(oneshot::channel().0)];
+        shards.submit(&mut [settle(), settle()]);
+        assert_eq!(seen.recv(), Ok(1));
+        first.stop();
+        thread.join().expect("no panic");
     }
 }

@@ -108,9 +108,10 @@ impl LinkFrames {
     }
 
     fn frame(&mut self) -> v1::SessionRequest {
-        let mut messages = Vec::with_capacity(self.taken.len());
+        let mut messages = Vec::with_capacity(self.taken.len().min(FRAME_MESSAGES_MAX));
         let mut bytes = 0;
-        while bytes < FRAME_BYTES
+        while messages.len() < FRAME_MESSAGES_MAX
+            && bytes < FRAME_BYTES
             && let Some(message) = self.taken.pop_front()
         {
             bytes += work_bytes(&message) + peer_bytes(&message);
@@ -175,5 +176,41 @@ fn peer_bytes(message: &Outbound) -> usize {
             (prepare.peers.len() + voting) * 128
         }
         _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use handfast_commit_core::id::{Epoch, Incarnation, Protocol, Sequence, Slot, TransactionId};
+    use handfast_commit_core::two_phase::coordinator::Identity;
+    use tokio_stream::StreamExt;
+
+    use super::*;
+    use crate::links::LinkContext;
+    use crate::shard::Sequences;
+
+    #[tokio::test]
+    async fn what_was_parked_makes_no_frame_longer_than_frames_are() {
+        let identity = Identity { slot: Slot(0), epoch: Epoch(1), incarnation: Incarnation(1) };
+        let name = "a".parse().expect("a name");
+        let (link, messages) = Link::new(&name, "http://a", FRAME_MESSAGES_MAX);
+        for sequence in 0..2 * FRAME_MESSAGES_MAX as u64 {
+            let sequence = Sequence(sequence);
+            let id = TransactionId::new(Slot(0), Protocol::TwoPhase, Epoch(1), sequence);
+            if link.queue.try_send(Outbound::Say(ToParticipant::Abort { id })).is_err() {
+                assert!(link.park(ToParticipant::Forget { id }), "there is room");
+            }
+        }
+        let queue = Arc::new(LinkQueue::new(messages));
+        queue.open(1);
+        let links = Arc::new(Links::new(LinkContext::new(identity, String::new(), 1)));
+        let shards = Shards::new(Vec::new(), Arc::new(Sequences::new(1)));
+        let hello = v1::SessionRequest::default();
+        let mut frames = LinkFrames::new(hello, 1, queue, Arc::new(link), links, shards);
+        frames.next().await.expect("the hello");
+        for _ in 0..2 {
+            let frame = frames.next().await.expect("a frame");
+            assert_eq!(frame.messages.len(), FRAME_MESSAGES_MAX);
+        }
     }
 }

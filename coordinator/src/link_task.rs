@@ -211,8 +211,7 @@ impl Task<'_> {
 
     fn receive(&self, messages: Vec<v1::ParticipantMessage>) -> Result<(), Broken> {
         let sequences = self.shards.sequences();
-        let mut inputs: Vec<Vec<ShardInput>> = Vec::new();
-        inputs.resize_with(self.shards.all().len(), Vec::new);
+        let mut inputs = self.shards.no_inputs();
         let mut garbage = None;
         for message in messages {
             match convert::participant_message(message) {
@@ -240,10 +239,7 @@ impl Task<'_> {
             }
         }
         // What came before it was understood.
-        for (shard, inputs) in self.shards.all().iter().zip(inputs) {
-            shard.inputs_before_turn(inputs);
-            shard.turn();
-        }
+        self.shards.submit(&mut inputs);
         garbage.map_or(Ok(()), |error| Err(error.into()))
     }
 
@@ -381,7 +377,7 @@ impl Task<'_> {
         Ok(client.list_in_doubt(request).await?.into_inner().branches)
     }
 
-    /// A participant with the five calls only does not have to ask: its own list is the question.
+    /// A participant with unary calls only does not have to ask: its own list is the question.
     fn resolve(&self, branches: &[v1::InDoubtBranch]) {
         let identity = self.links.context().identity;
         for branch in branches.iter().filter(|branch| !branch.one_phase_committed) {

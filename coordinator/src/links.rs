@@ -59,7 +59,7 @@ pub struct Links {
 pub struct Link {
     pub(crate) name: ParticipantName,
     pub(crate) endpoint: watch::Sender<String>,
-    queue: mpsc::Sender<Outbound>,
+    pub(crate) queue: mpsc::Sender<Outbound>,
     /// What found the queue full, and would not be said again in this session: FORGET. It goes with the
     /// next frames.
     parked: Mutex<VecDeque<ToParticipant>>,
@@ -135,18 +135,8 @@ impl Links {
             });
             return;
         }
-        let (queue, messages) = mpsc::channel(self.context.queue_max);
-        let (endpoint, _) = watch::channel(endpoint.to_owned());
-        let link = Arc::new(Link {
-            name: name.clone(),
-            endpoint,
-            queue,
-            parked: Mutex::default(),
-            queued_bytes: AtomicUsize::new(0),
-            connected: AtomicBool::new(false),
-            unary: AtomicBool::new(false),
-            reported: AtomicBool::new(false),
-        });
+        let (link, messages) = Link::new(name, endpoint, self.context.queue_max);
+        let link = Arc::new(link);
         links.insert(name.clone(), Arc::clone(&link));
         tokio::spawn(link_task::run(link, messages, Arc::clone(self), shards.clone()));
     }
@@ -221,9 +211,30 @@ impl Links {
 }
 
 impl Link {
+    /// To a participant at `endpoint`, and where what is queued for it comes out.
+    pub(crate) fn new(
+        name: &ParticipantName,
+        endpoint: &str,
+        queue_max: usize,
+    ) -> (Self, mpsc::Receiver<Outbound>) {
+        let (queue, messages) = mpsc::channel(queue_max);
+        let (endpoint, _) = watch::channel(endpoint.to_owned());
+        let link = Self {
+            name: name.clone(),
+            endpoint,
+            queue,
+            parked: Mutex::default(),
+            queued_bytes: AtomicUsize::new(0),
+            connected: AtomicBool::new(false),
+            unary: AtomicBool::new(false),
+            reported: AtomicBool::new(false),
+        };
+        (link, messages)
+    }
+
     /// Keeps a message for the next frames. False: too many wait there already; the report of the next
     /// session brings it up again.
-    fn park(&self, message: ToParticipant) -> bool {
+    pub(crate) fn park(&self, message: ToParticipant) -> bool {
         let mut parked = self.parked();
         let room = parked.len() < PARKED_MAX;
         if room {

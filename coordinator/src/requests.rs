@@ -146,17 +146,13 @@ impl Engine {
 
     /// No orders yet.
     pub(crate) fn orders(&self) -> Orders {
-        let inputs = self.shards.all().iter().map(|_| Vec::new()).collect();
-        Orders { inputs, count: 0 }
+        Orders { inputs: self.shards.no_inputs(), count: 0 }
     }
 
     /// Gives orders to their shards, and leaves none.
     pub(crate) fn submit_all(&self, orders: &mut Orders) {
         orders.count = 0;
-        for (shard, inputs) in self.shards.all().iter().zip(&mut orders.inputs) {
-            shard.inputs_before_turn(std::mem::take(inputs));
-            shard.turn();
-        }
+        self.shards.submit(&mut orders.inputs);
     }
 
     pub(crate) fn admit_begin(&self) -> Result<Admitted, EngineError> {

@@ -1,7 +1,7 @@
 //! A shard: the core's coordinator, and what it needs of the journal.
 //!
 //! Whoever asks the core about a transaction that it does not hold has to bring what the log says. The
-//! look-up happens here, on the shard's own thread and just before the step, so that nothing can come
+//! look-up happens here, by whoever turns the shard and just before the step, so that nothing can come
 //! between the two.
 
 use std::collections::BTreeMap;

@@ -8,7 +8,7 @@ use handfast_commit_core::message::ToSite;
 use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::three_phase::SiteName;
 use handfast_runtime::crash_point::reached;
-use handfast_runtime::site_service::{ReportTo, SiteHost};
+use handfast_runtime::site_service::{Led, SiteHost};
 use handfast_wire::convert::InvalidField;
 use handfast_wire::site::Lead;
 use tonic::{Code, Status};
@@ -84,11 +84,15 @@ impl SiteHost for CoordinatorSite {
         status::invalid(error)
     }
 
-    fn led(&self, from: SiteName, message: ToSite, report_to: ReportTo) {
+    fn led(&self, from: SiteName, orders: Vec<Led>) {
         reached("coordinator.order-received");
-        if let Some(engine) = self.ready.get() {
-            let to = ReplyTo::site(report_to);
-            engine.shards.of(message.id).input(ShardInput::Led { from, message, to });
+        let Some(engine) = self.ready.get() else { return };
+        let sequences = engine.shards.sequences();
+        let mut inputs = engine.shards.no_inputs();
+        for (message, report_to) in orders {
+            let (from, to) = (from.clone(), ReplyTo::site(report_to));
+            inputs[sequences.shard_of(message.id)].push(ShardInput::Led { from, message, to });
         }
+        engine.shards.submit(&mut inputs);
     }
 }

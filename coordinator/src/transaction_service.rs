@@ -219,7 +219,7 @@ impl TransactionService for TransactionApi {
                         calls::known(id, engine.get(id).await.map_err(StatusOf::from)?)?
                     }
                     (Some(running), _) => view::running(running),
-                    (None, None) if before.state > 3 && before.state < 8 => before,
+                    (None, None) if !is_running(before.state()) => before,
                     // It has ended: the log says how.
                     (None, _) => calls::known(id, engine.get(id).await.map_err(StatusOf::from)?)?,
                 };
@@ -240,6 +240,16 @@ impl TransactionService for TransactionApi {
         request: Request<Streaming<v1::StreamTransactionsRequest>>,
     ) -> Result<Response<AnswerStream>, Status> {
         Ok(Response::new(self.open_stream(request.into_inner())?))
+    }
+}
+
+/// Whether something is still to happen here to a transaction in this state.
+fn is_running(state: v1::TransactionState) -> bool {
+    use v1::TransactionState as State;
+    match state {
+        State::Active | State::Preparing | State::PreCommitted | State::Committing => true,
+        State::Committed | State::Aborted | State::Unknown | State::Expired => false,
+        State::Unspecified => true,
     }
 }
 

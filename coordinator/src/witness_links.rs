@@ -32,11 +32,13 @@ impl WitnessLinks {
     pub fn new(configured: &[Witness], endpoint: String, shards: Arc<OnceLock<Shards>>) -> Self {
         let hear = move |from: &SiteName, reports: Vec<FromSite>| {
             let Some(shards) = shards.get() else { return };
+            let mut inputs = shards.no_inputs();
             for message in reports {
+                let shard = shards.sequences().shard_of(message.id);
                 let from = from.clone();
-                let input = Input::Reported { from, message };
-                shards.of(message.id).input(ShardInput::Core(input));
+                inputs[shard].push(ShardInput::Core(Input::Reported { from, message }));
             }
+            shards.submit(&mut inputs);
         };
         let own = SiteName::Coordinator;
         Self {

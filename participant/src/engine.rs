@@ -40,6 +40,8 @@ use crate::voting;
 /// First wait before the resource is asked again what it holds; doubles up to [`ASK_AGAIN_AFTER_MAX`].
 const ASK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 const ASK_AGAIN_AFTER_MAX: Duration = Duration::from_secs(2);
+/// Inputs that may wait for the shard; nobody reads further in a session until it has caught up.
+const SHARD_DEPTH_MAX: usize = 10_000;
 /// How often a one-phase commit that is on its way is looked at.
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(5);
 
@@ -201,6 +203,15 @@ impl Engine {
     /// Does what has been left, here and now, unless somebody does so already. Under no lock.
     pub(crate) fn turn(&self) {
         self.shard.turn();
+    }
+
+    /// Waits while too much is left for the shard, until that has been done. A session that is not read on fills
+    /// its sender's queue, which is an answer to those who begin transactions there.
+    pub(crate) async fn room(&self) -> Result<(), Stopped> {
+        if self.shard.depth() <= SHARD_DEPTH_MAX {
+            return Ok(());
+        }
+        self.shard.ask(|_| ()).await.ok_or(Stopped)
     }
 
     async fn call(
@@ -399,4 +410,127 @@ pub(crate) async fn touch(
 /// The moment on the engine's clock that is `left` from now.
 pub(crate) fn after(clock: &Clock, left: Duration) -> Time {
     clock.time().plus(u64::try_from(left.as_micros()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use handfast_journal::{Kind, MemoryDisk, MemoryJournal};
+    use handfast_wire::v1;
+    use handfast_wire::v1::coordinator_message::Message;
+    use handfast_wire::v1::participant_service_client::ParticipantServiceClient;
+    use handfast_wire::v1::participant_service_server::ParticipantServiceServer;
+    use tokio::net::TcpListener;
+    use tokio::sync::mpsc;
+    use tokio_stream::StreamExt;
+    use tokio_stream::wrappers::UnboundedReceiverStream;
+    use tonic::transport::server::TcpIncoming;
+    use tonic::transport::{Endpoint, Server};
+
+    use super::*;
+    use crate::participant::Participant;
+    use crate::participant_service::{ParticipantApi, Ready};
+    use crate::resource_manager::{
+        Ending, Finished, Prepared, ResourceError, ResourceManager, Work,
+    };
+
+    /// Does nothing.
+    struct Nothing;
+
+    impl ResourceManager for Nothing {
+        async fn prepare(&self, _: TransactionId, _: Work) -> Prepared {
+            Prepared::No { reason: "it does nothing".to_owned() }
+        }
+
+        async fn commit(&self, _: TransactionId) -> Result<Finished, ResourceError> {
+            Ok(Finished::Unknown)
+        }
+
+        async fn abort(&self, _: TransactionId) -> Result<Finished, ResourceError> {
+            Ok(Finished::Unknown)
+        }
+
+        fn finished(&self, _: TransactionId, _: Ending) {}
+
+        async fn in_doubt(&self) -> Result<Vec<TransactionId>, ResourceError> {
+            Ok(Vec::new())
+        }
+    }
+
+    const FRAMES: usize = 400;
+    const FRAME_MESSAGES: usize = 512;
+
+    fn frame(sequence: usize) -> v1::SessionRequest {
+        let forget = v1::ForgetRequest {
+            transaction_id: format!("0000-02-0000000001-{sequence:016x}"),
+            participant: "a".to_owned(),
+        };
+        let message = v1::CoordinatorMessage { message: Some(Message::Forget(forget)) };
+        v1::SessionRequest { messages: vec![message; FRAME_MESSAGES], ..Default::default() }
+    }
+
+    fn hello() -> v1::SessionRequest {
+        v1::SessionRequest {
+            hello: Some(v1::SessionHello { participant: "a".to_owned(), session: 1 }),
+            messages: Vec::new(),
+            origin: Some(v1::Origin {
+                slot: 0,
+                epoch: 1,
+                coordinator_incarnation: 1,
+                lowest_live_sequence: 0,
+                coordinator_endpoint: "http://127.0.0.1:1".to_owned(),
+            }),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_session_is_not_read_while_its_shard_is_behind() {
+        let journal = MemoryJournal::open(&MemoryDisk::new(1), Kind::Participant);
+        let journal = Box::new(journal.expect("a new disk"));
+        let opened = Participant::builder("a").open_on(journal, "memory").expect("a new log");
+        let engine = Engine::start(opened.into_parts().1, Arc::new(Nothing)).await;
+        let engine = Arc::new(engine.expect("it starts"));
+        let ready = Ready::default();
+        ready.set(Some(Arc::clone(&engine)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let service = ParticipantServiceServer::new(ParticipantApi::new(ready));
+        let server = Server::builder().add_service(service);
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+
+        let place = Endpoint::from_shared(format!("http://{address}")).expect("an endpoint");
+        let mut client = ParticipantServiceClient::new(place.connect_lazy());
+        let (say, said) = mpsc::unbounded_channel();
+        say.send(hello()).expect("nobody has read it");
+        let left = Arc::new(AtomicUsize::new(FRAMES + 1));
+        let sent = Arc::clone(&left);
+        let said = UnboundedReceiverStream::new(said).map(move |frame| {
+            sent.fetch_sub(1, Ordering::Relaxed);
+            frame
+        });
+        let answers = client.session(said).await.expect("a session");
+        let mut answers = answers.into_inner();
+        answers.message().await.expect("a welcome");
+
+        let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let held = engine.shard.clone();
+        let held = tokio::spawn(async move { held.ask(move |_| wait.recv().is_ok()).await });
+        (0..FRAMES).for_each(|sequence| say.send(frame(sequence)).expect("it is read"));
+        let mut moves = usize::MAX;
+        // Until all is read, or nothing has been for a while.
+        while left.load(Ordering::Relaxed) > 0 && moves > left.load(Ordering::Relaxed) {
+            moves = left.load(Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        let depth = engine.shard.depth();
+        let most = SHARD_DEPTH_MAX + FRAME_MESSAGES + 1;
+        assert!((SHARD_DEPTH_MAX..=most).contains(&depth), "{depth} inputs wait");
+        drop(go_on);
+        assert_eq!(held.await.expect("no panic"), Some(false));
+        let caught_up = async {
+            while left.load(Ordering::Relaxed) > 0 || engine.shard.depth() > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), caught_up).await.expect("it goes on");
+    }
 }

@@ -156,8 +156,9 @@ pub trait ResourceManager: Send + Sync + 'static {
     }
 
     /// True when calls never keep a thread: they compute for microseconds, or wait as futures do. The
-    /// engine then begins each call on its own thread, and gives it a task only if it has to wait. A panic
-    /// in such a call may end the process.
+    /// engine then begins each call where it comes to it, on a thread of the async runtime, on its own or on the
+    /// log's, and gives it a task only if it has to wait. Every other branch waits meanwhile, and a panic in such
+    /// a call may end the process.
     fn never_keeps_a_thread(&self) -> bool {
         false
     }

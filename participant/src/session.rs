@@ -103,6 +103,9 @@ impl Session {
                 if let Err(why) = self.receive(frame) {
                     return why;
                 }
+                if self.engine.room().await.is_err() {
+                    return status::draining();
+                }
                 match incoming.message().await {
                     Ok(Some(next)) => frame = next,
                     Ok(None) => return Status::cancelled("the coordinator has closed it"),

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 
 use handfast_commit_core::id::ParticipantName;
-use handfast_commit_core::message::{Order, Report, ToSite};
+use handfast_commit_core::message::{Order, Report};
 use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::record::{ParticipantRecord, VotedBranch};
 use handfast_commit_core::three_phase::{Ballot, SiteName};
 use handfast_commit_core::two_phase::participant::{Input, Via};
 use handfast_runtime::shard::ShardHandle;
 use handfast_runtime::site_links::SiteLinks;
-use handfast_runtime::site_service::{ReportTo, SiteHost};
+use handfast_runtime::site_service::{Led, SiteHost};
 use handfast_wire::convert::InvalidField;
 use handfast_wire::site::Lead;
 use tonic::Status;
@@ -53,13 +53,15 @@ impl SiteHost for VotingSite {
         status::invalid(error)
     }
 
-    fn led(&self, from: SiteName, order: ToSite, report_to: ReportTo) {
-        if let Ok(engine) = self.ready.get()
-            && served(order.id)
-        {
-            let via = Via::Call(Waiter::Site(report_to));
-            engine.input(Input::Led { from, message: order, via });
-        }
+    fn led(&self, from: SiteName, orders: Vec<Led>) {
+        let Ok(engine) = self.ready.get() else { return };
+        let inputs = orders.into_iter().filter(|(order, _)| served(order.id)).map(|led| {
+            let (message, report_to) = led;
+            let (from, via) = (from.clone(), Via::Call(Waiter::Site(report_to)));
+            ShardInput::Core(Input::Led { from, message, via })
+        });
+        engine.inputs_before_turn(inputs.collect());
+        engine.turn();
     }
 }
 

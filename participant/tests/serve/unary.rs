@@ -1,4 +1,4 @@
-//! The five unary calls.
+//! The unary calls: the four that every participant serves, and PreCommit.
 
 use handfast_wire::v1;
 use tonic::Code;

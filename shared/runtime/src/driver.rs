@@ -4,8 +4,8 @@
 //! the log, and performs the step's actions when, and only when, the log is durable up to the step's
 //! gate. Nothing else in the product writes records or performs actions.
 //!
-//! The driver is as deterministic as its machine: it has no thread and no clock of its own. [`crate::shard`]
-//! turns it on a thread; the simulator turns it by hand.
+//! The driver is as deterministic as its machine: it has no thread and no clock of its own. Whoever turns a
+//! [`crate::shard`] turns it, one thread at a time; the simulator turns it by hand.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -40,8 +40,8 @@ pub trait Machine: Send + 'static {
     fn settled(&mut self) {}
 }
 
-/// Does what a state machine wants done. Called by whoever turns the machine, and by whoever hears from the
-/// log when an action had to wait for it; must not block.
+/// Does what a state machine wants done. Called by whoever turns the driver, one thread at a time, and by a
+/// task of the runtime, or the log's thread, when an action had to wait for the log; must not block.
 pub trait Effects<A>: Clone + Send + Sync + 'static {
     /// Does one thing.
     fn perform(&self, action: A);

@@ -3,7 +3,7 @@
 //! A shard owns its transactions outright. Whoever wants something of it leaves an input; whoever wants
 //! to know something leaves a question, which is answered between two inputs.
 //!
-//! Who turns it: a thread of its own, which also keeps its timers; and, where a message has arrived on a
+//! Who turns it: a thread of its own, which is there when a timer runs out; and, where a message has arrived on a
 //! thread that may as well do the work ([`ShardHandle::turn`]), that thread, if nobody else does already. On
 //! an idle machine that saves two changes of threads for each message, and on a busy one the queue fills
 //! behind whoever turns, as it would behind the thread.
@@ -27,9 +27,9 @@ use handfast_commit_core::step::{Now, Time};
 use crate::clock::Clock;
 use crate::driver::{Driver, Effects, Machine};
 
-/// Most inputs between two looks at the timers.
+/// Most inputs between two looks at the timers, and most timers between two looks at the queue.
 const BATCH_MAX: usize = 256;
-/// Most inputs that a thread handles which has other things to do. The shard's own goes on behind them.
+/// Most inputs and timers that a thread handles which has other things to do. The shard's own goes on behind them.
 const VISIT_MAX: usize = 1024;
 /// Longest sleep, so that [`Machine::settled`] runs now and then on an idle shard.
 const IDLE_MAX: Duration = Duration::from_millis(250);
@@ -156,8 +156,8 @@ pub fn shard<M: Machine>() -> (ShardHandle<M>, ShardQueue<M>) {
 }
 
 impl<M: Machine> ShardHandle<M> {
-    /// Leaves an input for the shard's thread. One that comes after the stop is dropped, with the reply
-    /// channels in it.
+    /// Leaves an input for the shard's thread, or whoever turns the shard before. One that comes after the stop is
+    /// dropped, with the reply channels in it.
     pub fn input(&self, input: M::Input) {
         self.shared.leave(Message::Input(input), true);
     }
@@ -174,8 +174,10 @@ impl<M: Machine> ShardHandle<M> {
         }
     }
 
-    /// The inputs that have been left and not been handled. They are not bounded here: whoever admits work
-    /// looks at this first.
+    /// The inputs that have been left and not been handled. They are not bounded here. Whoever lets in what others
+    /// begin looks at this first: a coordinator, which refuses new transactions, and a participant's session, which
+    /// reads no further. What else there is, either answers something that was asked from here, or has a caller
+    /// who waits for it.
     #[must_use]
     pub fn depth(&self) -> usize {
         self.shared.depth.load(Ordering::Relaxed)
@@ -277,6 +279,8 @@ impl<M: Machine> Shared<M> {
     fn turn_running(&self, running: &mut Running<M>, most: usize, may_stop: bool) -> Turned {
         let Running { driver, clock, taken } = running;
         let mut handled = 0;
+        // The thread comes for its timers, too, when there is no message at all.
+        let mut first = true;
         loop {
             if taken.is_empty() || handled >= most || is_stop(taken) {
                 let mut queue = self.queue();
@@ -288,38 +292,43 @@ impl<M: Machine> Shared<M> {
                 if stopping && may_stop {
                     return Turned::Stopped;
                 }
-                if queue.messages.is_empty() || handled >= most || stopping {
+                if (queue.messages.is_empty() && !first) || handled >= most || stopping {
                     self.leave_off(queue, driver.due(), clock, may_stop);
                     return Turned::Enough;
                 }
                 std::mem::swap(&mut queue.messages, taken);
             }
+            first = false;
             let before = handled;
+            let mut read = None;
             while handled - before < BATCH_MAX
                 && !is_stop(taken)
                 && let Some(message) = taken.pop_front()
             {
-                handled += 1;
                 match message {
                     Message::Input(input) => {
+                        handled += 1;
                         self.depth.fetch_sub(1, Ordering::Relaxed);
-                        driver.handle(clock.now(), input);
+                        driver.handle(*read.insert(clock.now()), input);
                     }
                     Message::Inputs(inputs) => {
                         handled += inputs.len();
                         self.depth.fetch_sub(inputs.len(), Ordering::Relaxed);
-                        let now = clock.now();
+                        let now = *read.insert(clock.now());
                         for input in inputs {
                             driver.handle(now, input);
                         }
                     }
-                    Message::Question(question) => question(driver.machine()),
+                    Message::Question(question) => {
+                        handled += 1;
+                        question(driver.machine());
+                    }
                     Message::Stop => {}
                 }
             }
-            if handled - before >= BATCH_MAX {
-                fire(&mut **driver, clock);
-            }
+            // Whoever turns fires: where inputs never end, the thread does not get its turn. The clock is not
+            // read again for that.
+            handled += fire(&mut **driver, read.unwrap_or_else(|| clock.now()));
             driver.machine().settled();
         }
     }
@@ -373,11 +382,13 @@ fn is_stop<M: Machine>(messages: &VecDeque<Message<M>>) -> bool {
     matches!(messages.front(), Some(Message::Stop))
 }
 
-fn fire<M: Machine>(driver: &mut dyn Turn<M>, clock: &Clock) {
+/// Handles timers that have run out by `now`, and says how many.
+fn fire<M: Machine>(driver: &mut dyn Turn<M>, now: Now) -> usize {
     let mut fired = 0;
-    while fired < BATCH_MAX && driver.fire(clock.now()) {
+    while fired < BATCH_MAX && driver.fire(now) {
         fired += 1;
     }
+    fired
 }
 
 impl<M: Machine> ShardQueue<M> {
@@ -398,20 +409,7 @@ impl<M: Machine> ShardQueue<M> {
 
     fn run(&self, clock: Clock) {
         self.shared.queue().waiting_for_start = false;
-        while self.sleep(clock) {
-            let end = EndOnPanic(&*self.shared);
-            // `turning` is ours.
-            let mut running = self.shared.running.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(running) = running.as_mut() {
-                fire(&mut *running.driver, &clock);
-                running.driver.machine().settled();
-            }
-            drop(running);
-            std::mem::forget(end);
-            if self.shared.turn(BATCH_MAX, true) == Turned::Stopped {
-                return;
-            }
-        }
+        while self.sleep(clock) && self.shared.turn(BATCH_MAX, true) == Turned::Enough {}
     }
 
     /// Waits until there is something to do, and takes it on. False: the shard has ended.
@@ -468,6 +466,8 @@ mod tests {
         Timer(u64),
         /// Its effect leaves another input.
         Again(u32),
+        /// Leaves itself again, so many times.
+        Chain(u32),
         Panic,
     }
 
@@ -475,7 +475,11 @@ mod tests {
     enum Done {
         Fired,
         Again(u32),
+        Chain(u32),
     }
+
+    /// What a timer counts as.
+    const FIRED: u32 = u32::MAX;
 
     fn step(then: Vec<Done>, timer: Option<Time>) -> Step<(), Done> {
         let sequence = Sequence(1);
@@ -503,9 +507,17 @@ mod tests {
                     self.handled.push(number);
                     step(Vec::new(), None)
                 }
-                Asked::Timer(0) => step(vec![Done::Fired], None),
+                Asked::Timer(0) => {
+                    self.handled.push(FIRED);
+                    step(vec![Done::Fired], None)
+                }
                 Asked::Timer(after) => step(Vec::new(), Some(now.at.plus(after))),
                 Asked::Again(number) => step(vec![Done::Again(number)], None),
+                Asked::Chain(left) => {
+                    self.handled.push(left);
+                    let next = left.checked_sub(1).map(Done::Chain);
+                    step(next.into_iter().collect(), None)
+                }
                 Asked::Panic => panic!("as it was asked"),
             };
             self.busy = false;
@@ -529,6 +541,7 @@ mod tests {
             match action {
                 Done::Fired => self.0.send("fired").expect("the test listens"),
                 Done::Again(number) => self.1.input(Asked::Count(number)),
+                Done::Chain(left) => self.1.input(Asked::Chain(left)),
             }
         }
     }
@@ -605,6 +618,20 @@ mod tests {
             site.handle.turn();
             assert_eq!(site.told.recv_timeout(Duration::from_secs(60)), Ok("fired"));
         }
+        site.handle.stop();
+        site.thread.join().expect("no panic");
+    }
+
+    /// Inputs that come one by one and never end would keep the thread, and its timers, from their turn.
+    #[tokio::test]
+    async fn a_timer_runs_out_among_the_inputs_that_a_visitor_handles() {
+        let site = site();
+        site.handle.inputs_before_turn(vec![Asked::Timer(1), Asked::Chain(1_000)]);
+        site.handle.turn();
+        site.told.recv_timeout(Duration::from_secs(60)).expect("it fires");
+        let all = handled(&site.handle).await.expect("it runs");
+        let at = all.iter().position(|number| *number == FIRED).expect("it has fired");
+        assert!(at < 200, "it fired behind {at} inputs");
         site.handle.stop();
         site.thread.join().expect("no panic");
     }

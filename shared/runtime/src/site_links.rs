@@ -30,7 +30,7 @@ const CALLS_MAX: usize = 8;
 const LINKS_MAX: usize = 1024;
 /// Longest wait for a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
-/// Longest wait for all reports of one call.
+/// Longest wait for all reports of one call at one place.
 const CALL_MAX: Duration = Duration::from_secs(10);
 
 /// Is told what sites report, on threads of the runtime.
@@ -85,8 +85,9 @@ impl SiteLinks {
 
     /// Gives an order to a site that is served at one of these places, the likeliest first. It may be lost.
     pub fn send(&self, to: &SiteName, endpoints: &[String], order: ToSite) {
-        let Some(link) = self.link(to, endpoints) else {
-            return lost("no_endpoint", 1);
+        let link = match self.link(to, endpoints) {
+            Ok(link) => link,
+            Err(why) => return lost(why, 1),
         };
         let mut state = lock(&link.state);
         if state.orders.len() >= QUEUE_MAX {
@@ -100,21 +101,22 @@ impl SiteLinks {
         }
     }
 
-    fn link(&self, to: &SiteName, endpoints: &[String]) -> Option<Arc<Link>> {
+    /// The link to these places, or why there is none.
+    fn link(&self, to: &SiteName, endpoints: &[String]) -> Result<Arc<Link>, &'static str> {
         let endpoints: Vec<_> = endpoints.iter().filter(|text| !text.is_empty()).cloned().collect();
         if endpoints.is_empty() {
-            return None;
+            return Err("no_endpoint");
         }
         let key = (to.clone(), endpoints);
         let mut links = lock(&self.links);
         if let Some(link) = links.get(&key) {
-            return Some(Arc::clone(link));
+            return Ok(Arc::clone(link));
         }
         if links.len() >= LINKS_MAX {
             links.retain(|_, link| !lock(&link.state).is_idle());
         }
         if links.len() >= LINKS_MAX {
-            return None;
+            return Err("too_many_links");
         }
         let link = Arc::new(Link {
             to: to.clone(),
@@ -124,7 +126,7 @@ impl SiteLinks {
             hear: Arc::clone(&self.hear),
         });
         links.insert(key, Arc::clone(&link));
-        Some(link)
+        Ok(link)
     }
 }
 
@@ -148,30 +150,31 @@ async fn serve(link: Arc<Link>) {
             }
             orders
         };
-        let count = orders.len();
-        metrics::counter!("handfast_site_orders_total").increment(count as u64);
-        let answered = tokio::time::timeout(CALL_MAX, link.ask(orders)).await;
-        let problem = match answered {
-            Ok(Ok(())) => continue,
-            Ok(Err(status)) => format!("{} ({})", status.message(), status.code()),
-            Err(_) => "not every report came in time".to_owned(),
-        };
-        lost("call_failed", 1);
+        let mut unanswered = orders.len();
+        metrics::counter!("handfast_site_orders_total").increment(unanswered as u64);
+        let Err(status) = link.ask(orders, &mut unanswered).await else { continue };
+        lost("call_failed", unanswered);
+        let problem = format!("{} ({})", status.message(), status.code());
         tracing::debug!(site = %link.to, endpoints = ?link.endpoints, "orders to {}: {problem}", link.to);
     }
 }
 
 impl Link {
-    async fn ask(&self, orders: Vec<ToSite>) -> Result<(), Status> {
+    /// Gives the orders at one place after the other, until they have been taken at one. Each report that is
+    /// heard is counted off.
+    async fn ask(&self, orders: Vec<ToSite>, unanswered: &mut usize) -> Result<(), Status> {
         let (from, from_endpoint) = self.from.clone();
         let lead = Lead { from, from_endpoint, to: self.to.clone(), orders };
         let request = site::lead_message(&lead);
         let mut last = Status::unavailable("it is not known where it is");
         for endpoint in &self.endpoints {
-            match self.ask_at(endpoint, request.clone()).await {
-                Ok(()) => return Ok(()),
+            // A place that hangs may be one that the site has left.
+            let asked = self.ask_at(endpoint, request.clone(), unanswered);
+            match tokio::time::timeout(CALL_MAX, asked).await {
+                Ok(Ok(())) => return Ok(()),
                 // It may be somewhere else.
-                Err(status) => last = status,
+                Ok(Err(status)) => last = status,
+                Err(_) => last = Status::deadline_exceeded("not every report came in time"),
             }
             if mutant(Mutant::OnlyFirstPlace) {
                 break;
@@ -180,7 +183,12 @@ impl Link {
         Err(last)
     }
 
-    async fn ask_at(&self, endpoint: &str, request: v1::LeadRequest) -> Result<(), Status> {
+    async fn ask_at(
+        &self,
+        endpoint: &str,
+        request: v1::LeadRequest,
+        unanswered: &mut usize,
+    ) -> Result<(), Status> {
         let mut client = SiteServiceClient::new(self.channel(endpoint)?);
         let mut reports = client.lead(request).await?.into_inner();
         // What has been reported was said, however the call ends.
@@ -192,6 +200,8 @@ impl Link {
                     Err(error) => tracing::warn!(site = %self.to, "a report is ignored: {error}"),
                 }
             }
+            // Those of a place that was given up may come again from the next one.
+            *unanswered = unanswered.saturating_sub(heard.len());
             (self.hear)(&self.to, heard);
         }
         Ok(())
@@ -215,8 +225,8 @@ impl Link {
     }
 }
 
-fn lost(why: &'static str, count: u64) {
-    metrics::counter!("handfast_site_orders_lost_total", "why" => why).increment(count);
+fn lost(why: &'static str, count: usize) {
+    metrics::counter!("handfast_site_orders_lost_total", "why" => why).increment(count as u64);
 }
 
 /// Every value behind these locks is whole between any two statements, whoever panicked in between.

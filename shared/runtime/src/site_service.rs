@@ -20,6 +20,9 @@ use tonic::{Request, Response, Status};
 /// Most reports of one message.
 const REPORTS_MAX: usize = 512;
 
+/// An order, and through what it is answered.
+pub type Led = (ToSite, ReportTo);
+
 /// A process that is a voting site.
 pub trait SiteHost: Send + Sync + 'static {
     /// Whether the site that is meant is served here, and serves now. A site that answered for another one
@@ -32,8 +35,8 @@ pub trait SiteHost: Send + Sync + 'static {
     /// What a caller is told of a field that cannot be accepted.
     fn invalid(&self, error: &InvalidField) -> Status;
 
-    /// Obeys an order, and reports.
-    fn led(&self, from: SiteName, order: ToSite, report_to: ReportTo);
+    /// Obeys the orders of one call, and reports.
+    fn led(&self, from: SiteName, orders: Vec<Led>);
 }
 
 /// Through what an order is answered, once. One that is dropped unanswered has been lost.
@@ -76,9 +79,8 @@ impl<H: SiteHost> SiteService for SiteApi<H> {
         let Lead { from, orders, .. } = lead;
         // As many as there are orders, and no more: each sends at most one.
         let (tell, reports) = mpsc::unbounded_channel();
-        for order in orders {
-            self.0.led(from.clone(), order, ReportTo(tell.clone()));
-        }
+        let orders = orders.into_iter().map(|order| (order, ReportTo(tell.clone())));
+        self.0.led(from, orders.collect());
         Ok(Response::new(Reports(reports)))
     }
 }

@@ -9,10 +9,11 @@ use handfast_commit_core::id::{Incarnation, TransactionId};
 use handfast_commit_core::message::{FromSite, Order, Report, ToSite};
 use handfast_commit_core::three_phase::{Ballot, SiteName};
 use handfast_runtime::site_links::SiteLinks;
-use handfast_runtime::site_service::{ReportTo, SiteApi, SiteHost};
+use handfast_runtime::site_service::{Led, SiteApi, SiteHost};
 use handfast_wire::convert::InvalidField;
 use handfast_wire::site::Lead;
 use handfast_wire::v1::site_service_server::SiteServiceServer;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -34,7 +35,7 @@ fn order(sequence: u64, order: Order) -> ToSite {
 /// Answers FORGET at once, and keeps every other order.
 struct Host {
     own: SiteName,
-    kept: Mutex<Vec<(ToSite, ReportTo)>>,
+    kept: Mutex<Vec<Led>>,
     leaders: Mutex<Vec<(SiteName, String)>>,
 }
 
@@ -49,10 +50,13 @@ impl SiteHost for Host {
         Status::invalid_argument(error.to_string())
     }
 
-    fn led(&self, _: SiteName, order: ToSite, report_to: ReportTo) {
-        match order.order {
-            Order::Forget => report_to.send(FromSite { id: order.id, report: Report::Forgotten }),
-            _ => self.kept.lock().expect("whole").push((order, report_to)),
+    fn led(&self, _: SiteName, orders: Vec<Led>) {
+        for (order, report_to) in orders {
+            let id = order.id;
+            match order.order {
+                Order::Forget => report_to.send(FromSite { id, report: Report::Forgotten }),
+                _ => self.kept.lock().expect("whole").push((order, report_to)),
+            }
         }
     }
 }
@@ -136,6 +140,18 @@ async fn a_site_is_sought_where_it_may_be() {
     assert_eq!(next(&mut heard).await.1.id, order(3, Order::Forget).id);
 }
 
+/// A place that accepts connections and calls and never answers hides no other one.
+#[tokio::test]
+async fn a_site_is_found_behind_a_place_that_hangs() {
+    let hangs = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let hanging = format!("http://{}", hangs.local_addr().expect("an address"));
+    let (_host, endpoint) = serve("b").await;
+    let (links, mut heard) = links();
+    links.send(&participant("b"), &[hanging, endpoint], order(1, Order::Forget));
+    let found = tokio::time::timeout(Duration::from_secs(60), heard.recv()).await;
+    assert_eq!(found.expect("in time").expect("the links are open").0, participant("b"));
+}
+
 /// A site that answers nothing takes up its own calls and its own queue, and nobody else's.
 #[tokio::test]
 async fn a_silent_site_holds_up_nobody() {
@@ -154,4 +170,41 @@ async fn a_silent_site_holds_up_nobody() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let arrived = host.kept.lock().expect("whole").len();
     assert!(arrived > 0 && arrived <= 8 * 1000, "{arrived} orders in 8 calls");
+}
+
+#[test]
+fn what_is_lost_is_counted_by_what_it_was_lost_to() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let page = recorder.handle();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let lost = async {
+        let (links, _heard) = links();
+        let nobody = "http://127.0.0.1:1".to_owned();
+        // One call has them all: nothing else runs meanwhile.
+        for sequence in 0..3 {
+            let order = order(sequence, Order::Forget);
+            links.send(&participant("b"), std::slice::from_ref(&nobody), order);
+        }
+        links.send(&participant("b"), &[], order(3, Order::Forget));
+        let failed = "why=\"call_failed\"} 3";
+        let counted = async {
+            while !page.render().contains(failed) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let counted = tokio::time::timeout(PATIENCE, counted).await;
+        counted.unwrap_or_else(|_| panic!("{failed}: {}", page.render()));
+        // Their calls do not even begin.
+        for site in 0..1025 {
+            let to = participant(&format!("site-{site}"));
+            links.send(&to, std::slice::from_ref(&nobody), order(site, Order::Forget));
+        }
+    };
+    metrics::with_local_recorder(&recorder, || runtime.block_on(lost));
+    let page = page.render();
+    for line in ["no_endpoint\"} 1", "too_many_links\"} 1"] {
+        let line = format!("handfast_site_orders_lost_total{{why=\"{line}");
+        assert!(page.contains(&line), "{line}: {page}");
+    }
 }

@@ -12,7 +12,7 @@ pub struct Swarm {
     pub seed: u64,
     /// Participants.
     pub participants: usize,
-    /// Those of them that have the five unary calls only.
+    /// Those of them that have unary calls only.
     pub unary: Vec<bool>,
     /// Witnesses of three-phase commit.
     pub witnesses: usize,
