@@ -144,24 +144,69 @@ impl TransactionId {
     }
 }
 
-/// The length of a printed id.
-const TEXT_BYTES: usize = 35;
-/// In front of which bytes of an id its printed form has a dash.
-const DASHES: [usize; 3] = [2, 3, 8];
+/// In front of which digits of an id its printed form has a dash.
+const DASHES: [usize; 3] = [4, 6, 16];
+
+impl TransactionId {
+    /// The length of a printed id.
+    pub const TEXT_BYTES: usize = 35;
+
+    /// The printed form, all of it ASCII.
+    // Every message has an id as text: the loops are such that they become a few wide instructions.
+    #[must_use]
+    pub fn text(&self) -> [u8; Self::TEXT_BYTES] {
+        let mut digits = [0; 32];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = byte >> 4;
+            pair[1] = byte & 15;
+        }
+        for digit in &mut digits {
+            *digit += if *digit < 10 { b'0' } else { b'a' - 10 };
+        }
+        let [first, second, third] = DASHES;
+        let mut text = [b'-'; Self::TEXT_BYTES];
+        text[..first].copy_from_slice(&digits[..first]);
+        text[first + 1..second + 1].copy_from_slice(&digits[first..second]);
+        text[second + 2..third + 2].copy_from_slice(&digits[second..third]);
+        text[third + 3..].copy_from_slice(&digits[third..]);
+        text
+    }
+
+    /// Reads the printed form; `None` when it is anything else.
+    #[must_use]
+    pub fn from_text(text: &[u8]) -> Option<Self> {
+        Self::from_bytes(&Self::bytes_of(text)?).ok()
+    }
+
+    /// What is printed like this, be it an id or not.
+    fn bytes_of(text: &[u8]) -> Option<[u8; 16]> {
+        // Only the printed form: a second spelling of an id would be a second identity somewhere.
+        let text: &[u8; Self::TEXT_BYTES] = text.try_into().ok()?;
+        let [first, second, third] = DASHES;
+        let mut digits = [0; 32];
+        digits[..first].copy_from_slice(&text[..first]);
+        digits[first..second].copy_from_slice(&text[first + 1..second + 1]);
+        digits[second..third].copy_from_slice(&text[second + 2..third + 2]);
+        digits[third..].copy_from_slice(&text[third + 3..]);
+        let mut sound = text[first] & text[second + 1] & text[third + 2] == b'-';
+        sound &= text[first] | text[second + 1] | text[third + 2] == b'-';
+        let mut wrong = 0;
+        for digit in &mut digits {
+            let (decimal, letter) = (digit.wrapping_sub(b'0'), digit.wrapping_sub(b'a'));
+            wrong |= u8::from(decimal > 9) & u8::from(letter > 5);
+            *digit = if decimal <= 9 { decimal } else { letter.wrapping_add(10) };
+        }
+        let mut bytes = [0; 16];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = pair[0] << 4 | pair[1] & 15;
+        }
+        (sound && wrong == 0).then_some(bytes)
+    }
+}
 
 impl fmt::Display for TransactionId {
-    // Every message has an id as text: the formatting of numbers would be a tenth of a transaction's cost.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        let mut text = [b'-'; TEXT_BYTES];
-        let mut at = 0;
-        for (index, byte) in self.0.iter().enumerate() {
-            at += usize::from(DASHES.contains(&index));
-            text[at] = HEX[usize::from(byte >> 4)];
-            text[at + 1] = HEX[usize::from(byte & 15)];
-            at += 2;
-        }
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
+        f.write_str(std::str::from_utf8(&self.text()).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -175,26 +220,9 @@ impl FromStr for TransactionId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let malformed = || InvalidId::Text(text.chars().take(64).collect());
-        // Only the printed form: a second spelling of an id would be a second identity somewhere.
-        let digits: &[u8; TEXT_BYTES] = text.as_bytes().try_into().map_err(|_| malformed())?;
-        let digit = |at: usize| match digits[at] {
-            byte @ b'0'..=b'9' => Ok(byte - b'0'),
-            byte @ b'a'..=b'f' => Ok(byte - b'a' + 10),
-            _ => Err(malformed()),
+        let Some(bytes) = Self::bytes_of(text.as_bytes()) else {
+            return Err(InvalidId::Text(text.chars().take(64).collect()));
         };
-        let mut bytes = [0; 16];
-        let mut at = 0;
-        for (index, byte) in bytes.iter_mut().enumerate() {
-            if DASHES.contains(&index) {
-                if digits[at] != b'-' {
-                    return Err(malformed());
-                }
-                at += 1;
-            }
-            *byte = digit(at)? << 4 | digit(at + 1)?;
-            at += 2;
-        }
         Self::from_bytes(&bytes)
     }
 }
@@ -334,6 +362,7 @@ mod tests {
         assert_eq!(id.to_string(), "0007-02-0000000012-00000000000004d2");
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(TransactionId::from_bytes(id.as_bytes()), Ok(id));
+        assert_eq!(TransactionId::from_text(&id.text()), Some(id));
         assert_eq!(
             (id.slot(), id.protocol(), id.epoch(), id.sequence()),
             (Slot(7), Protocol::TwoPhase, Epoch(0x12), Sequence(0x4d2))
@@ -352,6 +381,21 @@ mod tests {
             "0007-02-0000000012-0000000000000\u{e9}d2",
         ] {
             assert!(text.parse::<TransactionId>().is_err(), "{text:?}");
+            assert_eq!(TransactionId::from_text(text.as_bytes()), None, "{text:?}");
+        }
+        let text = "0007-02-0123456789-abcdef00000004d2";
+        let id: TransactionId = text.parse().expect("an id");
+        assert_eq!(id.to_string(), text);
+        for at in 0..text.len() {
+            for byte in 0..=u8::MAX {
+                let mut changed = text.as_bytes().to_vec();
+                changed[at] = byte;
+                let read = TransactionId::from_text(&changed);
+                assert!(
+                    read.is_none_or(|read| read.text().as_slice() == changed),
+                    "{byte} at {at}"
+                );
+            }
         }
     }
 
