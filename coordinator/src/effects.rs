@@ -1,7 +1,7 @@
 //! What the shards want done: messages to participants, answers to callers, notes for people.
 //!
-//! Called by whoever turns a shard, one thread at a time for each, or on the log's thread when an action had to
-//! wait for a record. Nothing here blocks: a queue that is full is an answer, too.
+//! Called by whoever turns a shard, one thread at a time for each, and by a task, or the log's thread, when an
+//! action had to wait for a record. Nothing here blocks: a queue that is full is an answer, too.
 
 use std::sync::{Arc, OnceLock};
 

@@ -90,6 +90,7 @@ fn begin_participant(settings: participant::ServerSettings) {
     let _ = settings.metrics_listen.map(|address| check_address(address, settings.insecure));
     let now = tokio::time::Instant::now();
     let _ = (now + settings.drain, now + settings.lock_wait, settings.data.components().count());
+    assert_ne!(settings.io_threads, Some(0), "a runtime has at least one thread");
     let mut builder = Participant::builder(&settings.name)
         .folder(&settings.data)
         .coordinator(&settings.coordinator)
