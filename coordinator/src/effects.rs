@@ -152,7 +152,7 @@ impl Effects<ShardAction> for CoordinatorEffects {
             }
             ShardAction::Watched(watchers, watched) => {
                 for watcher in watchers {
-                    let _ = watcher.send(watched.clone());
+                    let _ = watcher.send(watched.as_ref().clone());
                 }
             }
             ShardAction::Durable(tell) => {

@@ -171,9 +171,18 @@ pub enum ShardAction {
     /// By the core.
     Core(Action<ReplyTo>),
     /// For watchers.
-    Watched(Vec<mpsc::UnboundedSender<Watched>>, Watched),
+    Watched(Vec<mpsc::UnboundedSender<Watched>>, Box<Watched>),
     /// Something outside the core is durable.
     Durable(oneshot::Sender<()>),
+}
+
+impl ShardAction {
+    fn core(self) -> Option<Action<ReplyTo>> {
+        match self {
+            Self::Core(action) => Some(action),
+            Self::Watched(..) | Self::Durable(_) => None,
+        }
+    }
 }
 
 /// Requests in votes that were found in the log, whose repetitions come to another shard than the one that a
@@ -328,7 +337,7 @@ impl CoordinatorShard {
                 let view = self.core.view(event.id());
                 let event = Some(event.clone());
                 let watched = Watched { event, view, at_ms: now.wall_ms };
-                all.push(ShardAction::Watched(watchers.clone(), watched));
+                all.push(ShardAction::Watched(watchers.clone(), Box::new(watched)));
             }
             all.push(ShardAction::Core(action));
         }
@@ -354,6 +363,16 @@ impl Machine for CoordinatorShard {
     type Input = ShardInput;
     type Record = CoordinatorRecord;
     type Action = ShardAction;
+
+    fn reuse(&mut self, used: Step<CoordinatorRecord, ShardAction>) {
+        // The places of the one kind of actions serve for the other kind: collected in place.
+        let emptied = |used: Vec<ShardAction>| -> Vec<Action<ReplyTo>> {
+            used.into_iter().filter_map(ShardAction::core).collect()
+        };
+        let Step { records, position, forced, gate, then, later, timers } = used;
+        let (then, later) = (emptied(then), emptied(later));
+        self.core.reuse(Step { records, position, forced, gate, then, later, timers });
+    }
 
     fn step(&mut self, now: Now, input: ShardInput) -> Step<CoordinatorRecord, ShardAction> {
         let nothing = |position| Step {

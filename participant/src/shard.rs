@@ -68,6 +68,15 @@ pub enum ShardAction {
     Durable(oneshot::Sender<()>),
 }
 
+impl ShardAction {
+    fn core(self) -> Option<Action<Waiter>> {
+        match self {
+            Self::Core(action) => Some(action),
+            Self::Durable(_) => None,
+        }
+    }
+}
+
 /// A one-phase commit that this participant answers for.
 pub type OnePhaseCommitted = (TransactionId, Option<RequestId>);
 
@@ -215,6 +224,16 @@ impl Machine for ParticipantShard {
             self.one_phase.insert(id);
         }
         wrap(step)
+    }
+
+    fn reuse(&mut self, used: Step<ParticipantEntry, ShardAction>) {
+        // The places of the one kind of actions serve for the other kind: collected in place.
+        let emptied = |used: Vec<ShardAction>| -> Vec<Action<Waiter>> {
+            used.into_iter().filter_map(ShardAction::core).collect()
+        };
+        let Step { records, position, forced, gate, then, later, timers } = used;
+        let (then, later) = (emptied(then), emptied(later));
+        self.core.reuse(Step { records, position, forced, gate, then, later, timers });
     }
 
     fn timer(&self, key: TimerKey) -> ShardInput {

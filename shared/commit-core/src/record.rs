@@ -211,7 +211,7 @@ pub struct ParticipantEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ParticipantRecord {
     /// Voted prepared: in doubt until the decision is known.
-    Prepared(PreparedBranch),
+    Prepared(Arc<PreparedBranch>),
     /// Over; kept so that a late PREPARE cannot do the work again.
     Finished {
         /// Which transaction.

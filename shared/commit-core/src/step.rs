@@ -156,6 +156,14 @@ impl<R, A> Steps<R, A> {
         self.position = self.position.since(durable);
     }
 
+    /// Takes the buffers of a step that has been carried out, for the ones to come.
+    pub(crate) fn reuse(&mut self, used: Step<R, A>) {
+        keep(&mut self.records, used.records);
+        keep(&mut self.then, used.then);
+        keep(&mut self.later, used.later);
+        keep(&mut self.timers, used.timers);
+    }
+
     /// Hands the step over and begins the next one.
     pub(crate) fn take(&mut self) -> Step<R, A> {
         let step = Step {
@@ -170,5 +178,15 @@ impl<R, A> Steps<R, A> {
         self.forced = false;
         self.gate = Position(0);
         step
+    }
+}
+
+/// What a step of a usual size needs; what a step of another size has needed is given back.
+const KEPT_MAX: usize = 64;
+
+fn keep<T>(own: &mut Vec<T>, mut used: Vec<T>) {
+    if own.is_empty() && own.capacity() < used.capacity() && used.capacity() <= KEPT_MAX {
+        used.clear();
+        *own = used;
     }
 }

@@ -30,6 +30,11 @@ pub trait Machine: Send + 'static {
     /// Handles one input.
     fn step(&mut self, now: Now, input: Self::Input) -> Step<Self::Record, Self::Action>;
 
+    /// Takes back a step that has been carried out, whose buffers serve the ones to come.
+    fn reuse(&mut self, used: Step<Self::Record, Self::Action>) {
+        drop(used);
+    }
+
     /// The input that says that a timer has run out.
     fn timer(&self, key: TimerKey) -> Self::Input;
 
@@ -194,61 +199,61 @@ impl<M: Machine, E: Effects<M::Action>> Driver<M, E> {
     }
 
     /// Puts a step into effect, in the order of the law.
-    pub fn apply(&mut self, step: Step<M::Record, M::Action>) {
-        let Step { records, position, forced, gate, then, later, timers } = step;
-        for (key, at) in timers {
+    pub fn apply(&mut self, mut step: Step<M::Record, M::Action>) {
+        for (key, at) in step.timers.drain(..) {
             self.timers.set(key, at);
         }
         let durable = Position(self.shared.durable.load(Ordering::Acquire));
-        let gate = if mutant(Mutant::PerformBeforeDurable) { Position(0) } else { gate };
-        let (then, later) = if mutant(Mutant::LaterAtOnce) {
-            (then.into_iter().chain(later).collect(), Vec::new())
-        } else {
-            (then, later)
-        };
-        if records.is_empty() {
-            self.perform_at(gate, durable, then);
-            // They speak of a record of an earlier step, which may still be on its way to the disk.
-            return self.perform_at(position, durable, later);
+        let position = step.position;
+        let gate = if mutant(Mutant::PerformBeforeDurable) { Position(0) } else { step.gate };
+        if mutant(Mutant::LaterAtOnce) {
+            let later = std::mem::take(&mut step.later);
+            step.then.extend(later);
         }
-        let mut mutations = Vec::with_capacity(records.len() * 2);
-        for record in records {
+        if step.records.is_empty() {
+            self.perform_at(gate, durable, &mut step.then);
+            // They speak of a record of an earlier step, which may still be on its way to the disk.
+            self.perform_at(position, durable, &mut step.later);
+            return self.machine.reuse(step);
+        }
+        let mut mutations = Vec::with_capacity(step.records.len() * 2);
+        for record in step.records.drain(..) {
             self.machine.write(record, &mut mutations);
         }
-        let (gated, at_once) = if gate >= position {
-            (then, Vec::new())
+        let mut actions = Vec::new();
+        if gate >= position {
+            actions.reserve_exact(step.then.len() + step.later.len());
+            actions.append(&mut step.then);
         } else if gate > durable {
             // They speak of an earlier record than this step's own, and need not wait for the latter.
-            self.perform_at(gate, durable, then);
-            (Vec::new(), Vec::new())
-        } else {
-            (Vec::new(), then)
-        };
-        let mut actions = gated;
-        actions.extend(later);
+            self.perform_at(gate, durable, &mut step.then);
+        }
+        actions.append(&mut step.later);
         self.log.submit(Submission {
             mutations,
-            forced,
+            forced: step.forced,
             completion: Some(self.gated(position, actions)),
         });
-        for action in at_once {
+        for action in step.then.drain(..) {
             self.shared.effects.perform(action);
         }
+        self.machine.reuse(step);
     }
 
-    fn perform_at(&self, gate: Position, durable: Position, actions: Vec<M::Action>) {
+    fn perform_at(&self, gate: Position, durable: Position, actions: &mut Vec<M::Action>) {
         if actions.is_empty() {
             return;
         }
         if gate > durable && !mutant(Mutant::BarrierSkipped) {
             // A barrier: it completes behind the record, which is in the log's queue already.
+            let actions = actions.drain(..).collect();
             self.log.submit(Submission {
                 mutations: Vec::new(),
                 forced: true,
                 completion: Some(self.gated(gate, actions)),
             });
         } else {
-            for action in actions {
+            for action in actions.drain(..) {
                 self.shared.effects.perform(action);
             }
         }

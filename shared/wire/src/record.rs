@@ -352,14 +352,14 @@ pub fn decode_participant(key: &[u8], value: &[u8]) -> Result<ParticipantRecord,
     let id = id_of(key)?;
     let record = storage::ParticipantRecord::decode(value).map_err(|error| damaged(key, error))?;
     Ok(match record.record {
-        Some(Record::Prepared(branch)) => ParticipantRecord::Prepared(PreparedBranch {
+        Some(Record::Prepared(branch)) => ParticipantRecord::Prepared(Arc::new(PreparedBranch {
             id,
             coordinator_incarnation: Incarnation(branch.coordinator_incarnation),
             coordinator_endpoint: branch.coordinator_endpoint,
             peers: peers(key, branch.peers)?,
             result: branch.result.into(),
             since_ms: branch.since_ms,
-        }),
+        })),
         Some(Record::Finished(finished)) => {
             ParticipantRecord::Finished { id, committed: finished.committed }
         }
@@ -468,14 +468,14 @@ mod tests {
 
     #[test]
     fn a_participants_records_survive_the_disk() {
-        let prepared = ParticipantRecord::Prepared(PreparedBranch {
+        let prepared = ParticipantRecord::Prepared(Arc::new(PreparedBranch {
             id: id(),
             coordinator_incarnation: Incarnation(3),
             coordinator_endpoint: "http://c".into(),
             peers: vec![(a_name("b"), "http://b".into())],
             result: "r".into(),
             since_ms: 8,
-        });
+        }));
         let one_phase = ParticipantRecord::OnePhase(OnePhaseCommit {
             id: id(),
             request_id: a_request().map(|request| request.id),

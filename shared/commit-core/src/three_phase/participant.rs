@@ -150,6 +150,7 @@ impl<W> Participant<W> {
         let vote = if read_only { Vote::ReadOnly } else { Vote::Prepared };
         if read_only && mutant(Mutant::ReadOnlySiteForgets) {
             self.vote(vias, id, vote, result);
+            self.branches.remove(&id);
             return self.ended(id, Ending::ReadOnly, false);
         }
         mark(if read_only { Mark::ThreeReadOnlyVoted } else { Mark::ThreeVoted });

@@ -1,5 +1,8 @@
 //! One branch of a participant.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::inputs::{Ending, Origin, Via};
@@ -32,6 +35,9 @@ pub(crate) enum Branch<W> {
     OnePhase { commit: OnePhaseCommit, at: Position },
     /// Decided and carried out, in a three-phase transaction; not every site is known to have that on its disk.
     Decided(Box<Decided>),
+    /// Between two states, within one step: its place is kept, so that the branch goes back to it and not to
+    /// another one.
+    Changing,
     /// Over; remembered so that a late PREPARE cannot do the work again. `at` is where the log says
     /// so, `None` when it does not: what only this process remembers, only this process may rely on.
     Finished { ending: Ending, at: Option<Position> },
@@ -61,14 +67,14 @@ pub(crate) struct Doomed<W> {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct InDoubt {
-    pub(crate) record: PreparedBranch,
+    pub(crate) record: Arc<PreparedBranch>,
     /// Where the log says so.
     pub(crate) at: Position,
     pub(crate) inquiries: u32,
     /// Inquiries since the coordinator was heard of this transaction.
     pub(crate) unanswered: u32,
     /// For people.
-    pub(crate) waiting_for: String,
+    pub(crate) waiting_for: Cow<'static, str>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -89,7 +95,7 @@ pub(crate) struct Finishing<W> {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Before {
     Unprepared,
-    Prepared(PreparedBranch),
+    Prepared(Arc<PreparedBranch>),
     /// A voting site that has learned the decision.
     Voted(Box<Told>),
     /// Commits in one phase: the changes of its preparation are written with those of its commit.

@@ -26,7 +26,7 @@ impl<W: Ord> Participant<W> {
                     in_doubt.inquiries = 0;
                     // Nothing asks for more.
                     in_doubt.unanswered = in_doubt.unanswered.min(3);
-                    in_doubt.waiting_for.clear();
+                    in_doubt.waiting_for = "".into();
                 }
                 Branch::Preparing(preparing) => {
                     each_once(&mut preparing.vias, once);
@@ -57,6 +57,7 @@ impl<W: Ord> Participant<W> {
                     decided.attempts = 0;
                 }
                 Branch::OnePhase { at, .. } => *at = at.since(durable),
+                Branch::Changing => {}
                 Branch::Finished { at, .. } => *at = at.map(|at| at.since(durable)),
                 Branch::Session { .. } => {}
             }

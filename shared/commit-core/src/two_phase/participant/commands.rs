@@ -66,6 +66,7 @@ impl<W> Participant<W> {
                 }
                 self.start_preparing(id, work, preparing(via));
             }
+            Some(Branch::Changing) => unreachable!("no step ends between two states"),
             Some(Branch::Session { .. }) => {
                 self.out.timer(TimerKey::Transaction(id), None);
                 self.start_preparing(id, None, preparing(via));
@@ -243,6 +244,23 @@ impl<W> Participant<W> {
         let Err(via) = self.commit_as_site(now, id, via) else {
             return;
         };
+        if let Some(place @ Branch::Prepared(_)) = self.branches.get_mut(&id)
+            && let Branch::Prepared(in_doubt) = std::mem::replace(place, Branch::Changing)
+        {
+            mark(Mark::CommitOfPrepared);
+            let before = Before::Prepared(in_doubt.record);
+            let (vias, leaders) = (vec![via], Vec::new());
+            *place = Branch::Committing(Finishing {
+                vias,
+                leaders,
+                attempts: 0,
+                at_work: true,
+                before,
+                at: None,
+            });
+            self.out.timer(TimerKey::Transaction(id), None);
+            return self.call(id, ResourceCall::Commit);
+        }
         match self.branches.remove(&id) {
             // It has never been here: somebody makes it up.
             None if incarnation == self.incarnation && !self.is_past(id) => {
@@ -263,16 +281,6 @@ impl<W> Participant<W> {
                 self.alarm(id, Alarm::CommitOfLostBranch);
                 let reason = Alarm::CommitOfLostBranch.to_string();
                 self.respond_refused(via, id, reason);
-            }
-            Some(Branch::Prepared(in_doubt)) => {
-                mark(Mark::CommitOfPrepared);
-                self.out.timer(TimerKey::Transaction(id), None);
-                let before = Before::Prepared(in_doubt.record);
-                let (vias, leaders) = (vec![via], Vec::new());
-                let finishing =
-                    Finishing { vias, leaders, attempts: 0, at_work: true, before, at: None };
-                self.branches.insert(id, Branch::Committing(finishing));
-                self.call(id, ResourceCall::Commit);
             }
             Some(Branch::Committing(mut finishing)) => {
                 if matches!(finishing.before, Before::OnePhase { .. }) {

@@ -136,7 +136,7 @@ impl<W> Participant<W> {
         let at = Position(0);
         match record {
             ParticipantRecord::Prepared(record) => {
-                let waiting_for = "a restart of this participant".to_owned();
+                let waiting_for = "a restart of this participant".into();
                 let in_doubt = InDoubt { at, inquiries: 0, unanswered: 0, waiting_for, record };
                 self.branches.insert(in_doubt.record.id, Branch::Prepared(in_doubt));
             }
@@ -200,7 +200,7 @@ impl<W> Participant<W> {
                 id: *id,
                 one_phase: None,
                 since_ms: in_doubt.record.since_ms,
-                waiting_for: in_doubt.waiting_for.clone(),
+                waiting_for: in_doubt.waiting_for.clone().into_owned(),
                 site: None,
             }),
             Branch::Voted(voted) => Some(OpenBranch {
@@ -275,6 +275,11 @@ impl<W> Participant<W> {
             }
         }
         self.out.take()
+    }
+
+    /// Takes back a step that has been carried out, whose buffers serve the ones to come. Nobody has to.
+    pub fn reuse(&mut self, used: Step<ParticipantEntry, Action<W>>) {
+        self.out.reuse(used);
     }
 
     /// Handles one input.

@@ -1,5 +1,7 @@
 //! What a resource answers, and what that makes of its branch.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::branch::{Before, Branch, Doomed, Finishing, InDoubt, Preparing};
@@ -14,14 +16,13 @@ use crate::step::{Now, TimerKey};
 
 impl<W> Participant<W> {
     pub(super) fn resource_result(&mut self, now: Now, id: TransactionId, result: ResourceResult) {
-        match self.branches.remove(&id) {
-            Some(Branch::Preparing(preparing)) => self.was_prepared(now, id, preparing, result),
-            Some(Branch::Committing(finishing)) => self.was_committed(now, id, finishing, result),
-            Some(Branch::Aborting(finishing)) => self.was_aborted(now, id, finishing, result),
-            Some(other) => {
-                self.branches.insert(id, other);
-            }
-            None => {}
+        let Some(place) = self.branches.get_mut(&id) else { return };
+        // Each of them puts something in its place.
+        match std::mem::replace(place, Branch::Changing) {
+            Branch::Preparing(preparing) => self.was_prepared(now, id, preparing, result),
+            Branch::Committing(finishing) => self.was_committed(now, id, finishing, result),
+            Branch::Aborting(finishing) => self.was_aborted(now, id, finishing, result),
+            other => *place = other,
         }
     }
 
@@ -85,21 +86,21 @@ impl<W> Participant<W> {
                     return self.call(id, ResourceCall::Commit);
                 }
                 mark(Mark::Prepared);
-                let record = PreparedBranch {
+                let record = Arc::new(PreparedBranch {
                     id,
                     coordinator_incarnation: origin.incarnation,
                     coordinator_endpoint: origin.endpoint,
                     peers: if mutant(Mutant::PeersNotRecorded) { Vec::new() } else { peers },
                     result: result.clone(),
                     since_ms: now.wall_ms,
-                };
-                let at = self.force(ParticipantRecord::Prepared(record.clone()), changes);
+                });
+                let at = self.force(ParticipantRecord::Prepared(Arc::clone(&record)), changes);
                 if mutant(Mutant::VoteBeforeDurable) {
                     self.out.ungate();
                 }
                 self.vote(vias, id, Vote::Prepared, result);
                 self.out.act(Action::Note(Event::Prepared { id }));
-                let waiting_for = "the coordinator's decision".to_owned();
+                let waiting_for = "the coordinator's decision".into();
                 let in_doubt = InDoubt { record, at, inquiries: 0, unanswered: 0, waiting_for };
                 self.branches.insert(id, Branch::Prepared(in_doubt));
                 self.arm_inquiry(now, id, 0);

@@ -68,8 +68,9 @@ impl<W> Participant<W> {
                     0 => "there are no other participants to ask".to_owned(),
                     n => format!("none of the {n} other participants has known the decision"),
                 }
-            );
-            let waiting_for = in_doubt.waiting_for.clone();
+            )
+            .into();
+            let waiting_for = in_doubt.waiting_for.clone().into_owned();
             self.note(Event::Blocked { id, waiting_for });
             if !peers.is_empty() {
                 mark(Mark::PeersInquired);
@@ -130,29 +131,29 @@ impl<W> Participant<W> {
                 mark(Mark::AnsweredPending);
                 in_doubt.unanswered = 0;
                 in_doubt.inquiries = 0;
-                in_doubt.waiting_for = "the coordinator, which has not decided".to_owned();
+                in_doubt.waiting_for = "the coordinator, which has not decided".into();
                 self.arm_inquiry(now, id, 0);
             }
             Inquired::Retry => {
                 mark(Mark::AnsweredRetry);
                 in_doubt.unanswered = 0;
                 in_doubt.inquiries = 0;
-                in_doubt.waiting_for = "the coordinator, which is reading its log".to_owned();
+                in_doubt.waiting_for = "the coordinator, which is reading its log".into();
                 self.arm_inquiry(now, id, 0);
             }
             Inquired::NotOwner => {
                 mark(Mark::AnsweredNothing);
                 in_doubt.waiting_for =
-                    "the owner of its slot, which the coordinator asked is not".to_owned();
-                let waiting_for = in_doubt.waiting_for.clone();
+                    "the owner of its slot, which the coordinator asked is not".into();
+                let waiting_for = in_doubt.waiting_for.clone().into_owned();
                 self.note(Event::Blocked { id, waiting_for });
             }
             Inquired::NoInformation => {
                 mark(Mark::AnsweredNothing);
                 in_doubt.waiting_for = "the coordinator's former log: the present one cannot \
                                         know the decision"
-                    .to_owned();
-                let waiting_for = in_doubt.waiting_for.clone();
+                    .into();
+                let waiting_for = in_doubt.waiting_for.clone().into_owned();
                 self.note(Event::Blocked { id, waiting_for });
             }
         }
@@ -252,6 +253,7 @@ impl<W> Participant<W> {
                 self.branches.insert(id, Branch::Preparing(preparing));
                 outcome
             }
+            Some(Branch::Changing) => unreachable!("no step ends between two states"),
             Some(branch @ Branch::Prepared(_)) => {
                 mark(Mark::PeerAsksPrepared);
                 self.branches.insert(id, branch);
