@@ -57,7 +57,6 @@ pub struct Engine {
     pub(crate) links: Arc<Links>,
     pub(crate) shards: Shards,
     log: Log,
-    effects: CoordinatorEffects,
     pub(crate) memory: Arc<Semaphore>,
     draining: AtomicBool,
     threads: std::sync::Mutex<Vec<JoinHandle<()>>>,
@@ -311,7 +310,6 @@ impl Engine {
             links,
             shards,
             log,
-            effects,
             memory,
             draining: AtomicBool::new(false),
             threads: std::sync::Mutex::new(threads),
@@ -457,8 +455,7 @@ impl Engine {
 
     async fn written(&self, mutations: Vec<Mutation>, forced: bool) -> Result<(), EngineError> {
         let (tell, told) = oneshot::channel();
-        let actions = vec![ShardAction::Durable(tell)];
-        let completion = Some(Gated::standalone(self.effects.clone(), actions));
+        let completion = Some(Gated::standalone(tell));
         self.log.submit(Submission { mutations, forced, completion });
         told.await.map_err(|_| EngineError::Stopped)
     }

@@ -60,14 +60,11 @@ pub(crate) struct ParticipantEffects {
 impl Effects<ShardAction> for ParticipantEffects {
     fn perform(&self, action: ShardAction) {
         match action {
-            ShardAction::Durable(tell) => {
-                let _ = tell.send(());
-            }
-            ShardAction::Core(Action::Respond { via, slot, message }) => {
+            Action::Respond { via, slot, message } => {
                 self.respond(via, slot, message);
             }
-            ShardAction::Core(Action::Resource { id, call }) => self.call(id, call),
-            ShardAction::Core(Action::Inquire { id, incarnation, endpoint }) => {
+            Action::Resource { id, call } => self.call(id, call),
+            Action::Inquire { id, incarnation, endpoint } => {
                 let question = self.outgoing.inquiry_message(id, incarnation);
                 if self.sessions.ask(id.slot(), question) == Asked::OverSession {
                     return;
@@ -79,7 +76,7 @@ impl Effects<ShardAction> for ParticipantEffects {
                     }
                 });
             }
-            ShardAction::Core(Action::InquirePeers { id, incarnation, peers }) => {
+            Action::InquirePeers { id, incarnation, peers } => {
                 for (peer, endpoint) in peers {
                     let (outgoing, shard) = (Arc::clone(&self.outgoing), self.shard.clone());
                     self.runtime.spawn(async move {
@@ -91,12 +88,12 @@ impl Effects<ShardAction> for ParticipantEffects {
                     });
                 }
             }
-            ShardAction::Core(Action::AnswerPeer { to, outcome }) => {
+            Action::AnswerPeer { to, outcome } => {
                 if let Waiter::Peer(peer) = to {
                     let _ = peer.send(outcome);
                 }
             }
-            ShardAction::Core(Action::Lead { to, endpoint, message }) => {
+            Action::Lead { to, endpoint, message } => {
                 let (before, after) = voting::order_points(&message.order);
                 reached(before);
                 let endpoints = self.outgoing.site_endpoints(message.id.slot(), &to, &endpoint);
@@ -105,7 +102,7 @@ impl Effects<ShardAction> for ParticipantEffects {
                 }
                 self.left(after);
             }
-            ShardAction::Core(Action::Report { via, message }) => {
+            Action::Report { via, message } => {
                 let points = voting::report_points(&message.report);
                 if let Some((before, _)) = points {
                     reached(before);
@@ -126,12 +123,12 @@ impl Effects<ShardAction> for ParticipantEffects {
                     self.left(after);
                 }
             }
-            ShardAction::Core(Action::AnswerTouch { to, allowed }) => {
+            Action::AnswerTouch { to, allowed } => {
                 if let Waiter::Touch(waiter) = to {
                     let _ = waiter.send(allowed);
                 }
             }
-            ShardAction::Core(Action::Note(event)) => {
+            Action::Note(event) => {
                 match &event {
                     // Noted behind the record that the vote waits for, as the vote is.
                     Event::Prepared { id }

@@ -337,12 +337,8 @@ impl Engine {
     /// Returns when everything that the shard has handed to the log so far is durable.
     pub(crate) async fn flushed(&self) -> Result<(), Stopped> {
         let (tell, durable) = oneshot::channel();
-        let effects = self.effects.clone();
-        self.log.submit(Submission {
-            mutations: Vec::new(),
-            forced: true,
-            completion: Some(Gated::standalone(effects, vec![ShardAction::Durable(tell)])),
-        });
+        let completion = Some(Gated::standalone(tell));
+        self.log.submit(Submission { mutations: Vec::new(), forced: true, completion });
         durable.await.map_err(|_| Stopped)
     }
 

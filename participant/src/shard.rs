@@ -60,22 +60,7 @@ pub enum ShardInput {
 }
 
 /// What the shard wants done.
-#[derive(Debug)]
-pub enum ShardAction {
-    /// By the core.
-    Core(Action<Waiter>),
-    /// Everything that was handed to the log before is durable.
-    Durable(oneshot::Sender<()>),
-}
-
-impl ShardAction {
-    fn core(self) -> Option<Action<Waiter>> {
-        match self {
-            Self::Core(action) => Some(action),
-            Self::Durable(_) => None,
-        }
-    }
-}
+pub type ShardAction = Action<Waiter>;
 
 /// A one-phase commit that this participant answers for.
 pub type OnePhaseCommitted = (TransactionId, Option<RequestId>);
@@ -112,7 +97,7 @@ impl ParticipantShard {
 
     /// Gives everything that is in doubt its first timer.
     pub fn resume(&mut self, now: Now) -> Step<ParticipantEntry, ShardAction> {
-        wrap(self.core.resume(now))
+        self.core.resume(now)
     }
 
     /// The branches that this participant cannot end by itself, oldest first.
@@ -223,17 +208,11 @@ impl Machine for ParticipantShard {
         {
             self.one_phase.insert(id);
         }
-        wrap(step)
+        step
     }
 
     fn reuse(&mut self, used: Step<ParticipantEntry, ShardAction>) {
-        // The places of the one kind of actions serve for the other kind: collected in place.
-        let emptied = |used: Vec<ShardAction>| -> Vec<Action<Waiter>> {
-            used.into_iter().filter_map(ShardAction::core).collect()
-        };
-        let Step { records, position, forced, gate, then, later, timers } = used;
-        let (then, later) = (emptied(then), emptied(later));
-        self.core.reuse(Step { records, position, forced, gate, then, later, timers });
+        self.core.reuse(used);
     }
 
     fn timer(&self, key: TimerKey) -> ShardInput {
@@ -286,13 +265,6 @@ impl Machine for ParticipantShard {
 /// Where what is known of a slot is.
 pub(crate) fn slot_key(slot: Slot) -> Vec<u8> {
     [SLOT_PREFIX, &slot.0.to_be_bytes()].concat()
-}
-
-fn wrap(step: Step<ParticipantEntry, Action<Waiter>>) -> Step<ParticipantEntry, ShardAction> {
-    let Step { records, position, forced, gate, then, later, timers } = step;
-    let then = then.into_iter().map(ShardAction::Core).collect();
-    let later = later.into_iter().map(ShardAction::Core).collect();
-    Step { records, position, forced, gate, then, later, timers }
 }
 
 fn nothing() -> Step<ParticipantEntry, ShardAction> {

@@ -1,6 +1,7 @@
 //! Identities: of transactions, participants, requests and logs.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -69,8 +70,17 @@ impl Protocol {
 
 /// The identity of a transaction: slot, protocol, epoch and sequence, in 16 bytes that sort by age
 /// within a slot and protocol.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct TransactionId([u8; 16]);
+
+impl Hash for TransactionId {
+    // As two numbers: every table of transactions is asked several times for each of them.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let number = u128::from_ne_bytes(self.0);
+        state.write_u64((number >> 64) as u64);
+        state.write_u64(number as u64);
+    }
+}
 
 impl TransactionId {
     /// Composes an id.

@@ -14,6 +14,7 @@ use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::step::{Now, Position, Step, Time, TimerKey};
 use handfast_journal::{Completion, LogHandle, Mutation, Submission};
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use crate::hand_over::HandOver;
 use crate::timers::Timers;
@@ -54,10 +55,14 @@ pub trait Effects<A>: Clone + Send + Sync + 'static {
 
 /// What waits in the log's queue for its records to be durable.
 #[derive(Debug)]
-pub struct Gated<A, E> {
-    position: Position,
-    shared: Arc<Shared<A, E>>,
-    actions: Vec<A>,
+pub struct Gated<A, E>(Kind<A, E>);
+
+#[derive(Debug)]
+enum Kind<A, E> {
+    /// Actions of a step.
+    Step { position: Position, shared: Arc<Shared<A, E>>, actions: Vec<A> },
+    /// Of a submission that no state machine has made.
+    Told(oneshot::Sender<()>),
 }
 
 /// What a driver has in common with what waits in the log's queue. One pointer to all of it: each that is
@@ -78,20 +83,36 @@ impl<A, E> Shared<A, E> {
 }
 
 impl<A, E> Gated<A, E> {
-    /// For a submission that no state machine has made: a registration, a barrier.
-    pub fn standalone(effects: E, actions: Vec<A>) -> Self {
-        Self { position: Position(0), shared: Shared::new(effects), actions }
+    /// For a submission that no state machine has made: a registration, a barrier. `tell` is told by the
+    /// log's thread, and what came before in the log may still be on its way to its effects.
+    pub fn standalone(tell: oneshot::Sender<()>) -> Self {
+        Self(Kind::Told(tell))
+    }
+
+    fn shared(&self) -> Option<&Arc<Shared<A, E>>> {
+        match &self.0 {
+            Kind::Step { shared, .. } => Some(shared),
+            Kind::Told(_) => None,
+        }
     }
 }
 
 impl<A: Send + 'static, E: Effects<A>> Gated<A, E> {
     fn act(self) {
-        for action in self.actions {
-            self.shared.effects.perform(action);
+        match self.0 {
+            Kind::Step { position, shared, actions } => {
+                for action in actions {
+                    shared.effects.perform(action);
+                }
+                // After the actions, so that "durable up to here" also says that nothing gated on it is still
+                // to come. What the actions cause meanwhile waits behind a barrier, which costs no sync.
+                shared.durable.fetch_max(position.0, Ordering::Release);
+            }
+            // Whoever does not wait any more need not be told.
+            Kind::Told(tell) => {
+                let _ = tell.send(());
+            }
         }
-        // After the actions, so that "durable up to here" also says that nothing gated on it is still
-        // to come. What the actions cause meanwhile waits behind a barrier, which costs no sync.
-        self.shared.durable.fetch_max(self.position.0, Ordering::Release);
     }
 }
 
@@ -103,8 +124,8 @@ impl<A: Send + 'static, E: Effects<A>> Completion for Gated<A, E> {
     fn all_durable(completions: impl Iterator<Item = Self>) {
         let mut completions = completions.peekable();
         while let Some(first) = completions.next() {
-            let shared = Arc::clone(&first.shared);
-            let over = shared.hand_over.get();
+            let shared = first.shared().cloned();
+            let over = shared.as_ref().and_then(|shared| shared.hand_over.get());
             let Some(mut giving) = over.and_then(|over| over.giving()) else {
                 // In order: what the task has left comes first.
                 over.into_iter().flat_map(|over| over.end()).for_each(Self::act);
@@ -112,7 +133,11 @@ impl<A: Send + 'static, E: Effects<A>> Completion for Gated<A, E> {
                 continue;
             };
             giving.give(first);
-            while let Some(next) = completions.next_if(|next| Arc::ptr_eq(&next.shared, &shared)) {
+            let same = |next: &Self| match (next.shared(), &shared) {
+                (Some(next), Some(shared)) => Arc::ptr_eq(next, shared),
+                _ => false,
+            };
+            while let Some(next) = completions.next_if(same) {
                 giving.give(next);
             }
         }
@@ -260,7 +285,7 @@ impl<M: Machine, E: Effects<M::Action>> Driver<M, E> {
     }
 
     fn gated(&self, position: Position, actions: Vec<M::Action>) -> Gated<M::Action, E> {
-        Gated { position, shared: Arc::clone(&self.shared), actions }
+        Gated(Kind::Step { position, shared: Arc::clone(&self.shared), actions })
     }
 }
 

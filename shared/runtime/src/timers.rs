@@ -5,8 +5,10 @@
 //! kind it is made anew, so that the memory stays in proportion to what is set.
 
 use std::cmp::Reverse;
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::hash_map::Entry;
+use std::collections::{BinaryHeap, HashMap};
+
+use foldhash::fast::FixedState;
 
 use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::step::{Time, TimerKey};
@@ -17,7 +19,7 @@ const STALE_MIN: usize = 1024;
 /// Timers by key and by time.
 #[derive(Debug, Default)]
 pub struct Timers {
-    by_key: BTreeMap<TimerKey, Time>,
+    by_key: HashMap<TimerKey, Time, FixedState>,
     /// All of `by_key`, and some that are not any more. The first of all is one that is.
     by_time: BinaryHeap<Reverse<(Time, TimerKey)>>,
 }
@@ -25,6 +27,8 @@ pub struct Timers {
 impl Timers {
     /// Sets the key's timer, or clears it. The one before is gone.
     pub fn set(&mut self, key: TimerKey, at: Option<Time>) {
+        // Only then may the first of all be one that is not any more.
+        let first = self.by_time.peek().is_some_and(|Reverse((_, first))| *first == key);
         match (self.by_key.entry(key), at) {
             (Entry::Vacant(_), None) => return,
             (Entry::Vacant(entry), Some(at)) => {
@@ -44,7 +48,9 @@ impl Timers {
             let all = self.by_key.iter().map(|(key, at)| Reverse((*at, key.clone())));
             self.by_time = all.collect();
         }
-        self.skip_stale();
+        if first {
+            self.skip_stale();
+        }
     }
 
     fn skip_stale(&mut self) {
@@ -89,6 +95,8 @@ impl Timers {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn key(sequence: u64) -> TimerKey {

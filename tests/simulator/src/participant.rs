@@ -382,8 +382,7 @@ impl Running {
     /// Comes true when everything that was given to the log before is durable.
     pub fn flushed(&mut self) -> oneshot::Receiver<()> {
         let (tell, told) = oneshot::channel();
-        let actions = vec![ShardAction::Durable(tell)];
-        let completion = Some(Gated::standalone(self.outbox.clone(), actions));
+        let completion = Some(Gated::standalone(tell));
         self.log.submit(Submission { mutations: Vec::new(), forced: true, completion });
         told
     }

@@ -19,6 +19,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use foldhash::fast::RandomState;
 use handfast_commit_core::id::TransactionId;
 use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_wire::v1::KeyValueResult;
@@ -126,7 +127,7 @@ enum Decision {
 #[derive(Debug, Default)]
 pub(super) struct Branches {
     locks: LockTable,
-    branches: HashMap<TransactionId, Branch>,
+    branches: HashMap<TransactionId, Branch, RandomState>,
     calls: u64,
 }
 

@@ -19,8 +19,9 @@
 //! Pure: no clock, no tasks. Whoever has this table wakes those whom a change has let in. Absent on
 //! purpose: fairness towards the wounded. One that tries again is a new and younger transaction.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 
+use foldhash::fast::RandomState;
 use handfast_commit_core::id::TransactionId;
 use handfast_commit_core::mutants::{Mutant, mutant};
 use prost::bytes::Bytes;
@@ -105,7 +106,8 @@ impl KeyLocks {
 
 #[derive(Debug, Default)]
 struct Owner {
-    held: BTreeSet<Bytes>,
+    /// Each once, in the order in which they came.
+    held: Vec<Bytes>,
     waits_for: Option<Bytes>,
     prepared: bool,
 }
@@ -113,8 +115,8 @@ struct Owner {
 /// The locks of one store.
 #[derive(Debug, Default)]
 pub(super) struct LockTable {
-    keys: HashMap<Bytes, KeyLocks>,
-    owners: HashMap<TransactionId, Owner>,
+    keys: HashMap<Bytes, KeyLocks, RandomState>,
+    owners: HashMap<TransactionId, Owner, RandomState>,
 }
 
 impl LockTable {
@@ -135,8 +137,9 @@ impl LockTable {
             return (Answer::Granted, effects);
         }
         if locks.waiters.is_empty() && locks.conflicting_holders(id, mode).next().is_none() {
-            locks.holders.insert(id, mode);
-            owner.held.insert(key.clone());
+            if locks.holders.insert(id, mode).is_none() {
+                owner.held.push(key.clone());
+            }
             return (Answer::Granted, effects);
         }
         let younger: Vec<_> =
@@ -150,7 +153,7 @@ impl LockTable {
         locks.waiters.insert(id, mode);
         owner_of(&mut self.owners, id).waits_for = Some(key.clone());
         // In the queue before the wounded let go, so that what they let go is given out by age.
-        let mut freed = BTreeSet::from([key.clone()]);
+        let mut freed = vec![key.clone()];
         for victim in younger {
             freed.extend(self.detach(victim));
             effects.wounded.push(victim);
@@ -176,9 +179,12 @@ impl LockTable {
         if let Some(holder) = locks.conflicting_holders(id, mode).next() {
             return Err(holder);
         }
-        let held = locks.holders.entry(id).or_insert(mode);
-        *held = (*held).max(mode);
-        self.owners.entry(id).or_default().held.insert(key.clone());
+        match locks.holders.insert(id, mode) {
+            Some(held) => {
+                locks.holders.insert(id, held.max(mode));
+            }
+            None => self.owners.entry(id).or_default().held.push(key.clone()),
+        }
         Ok(())
     }
 
@@ -198,7 +204,7 @@ impl LockTable {
         if let Some(locks) = self.keys.get_mut(&key) {
             locks.waiters.remove(&id);
         }
-        self.effects_of(BTreeSet::from([key]))
+        self.effects_of(vec![key])
     }
 
     /// Gives up everything that the transaction holds or waits for.
@@ -233,9 +239,9 @@ impl LockTable {
     }
 
     /// Takes a transaction out of the table; returns the keys where that may let others in.
-    fn detach(&mut self, id: TransactionId) -> BTreeSet<Bytes> {
+    fn detach(&mut self, id: TransactionId) -> Vec<Bytes> {
         let Some(owner) = self.owners.remove(&id) else {
-            return BTreeSet::new();
+            return Vec::new();
         };
         let mut freed = owner.held;
         for key in &freed {
@@ -247,17 +253,17 @@ impl LockTable {
             if let Some(locks) = self.keys.get_mut(&key) {
                 locks.waiters.remove(&id);
             }
-            freed.insert(key);
+            freed.push(key);
         }
         freed
     }
 
-    fn effects_of(&mut self, freed: BTreeSet<Bytes>) -> Effects {
+    fn effects_of(&mut self, freed: Vec<Bytes>) -> Effects {
         Effects { wounded: Vec::new(), granted: self.promote(&freed) }
     }
 
-    /// Grants what can be granted on these keys, oldest first.
-    fn promote(&mut self, keys: &BTreeSet<Bytes>) -> Vec<TransactionId> {
+    /// Grants what can be granted on these keys, oldest first. A key may be among them twice.
+    fn promote(&mut self, keys: &[Bytes]) -> Vec<TransactionId> {
         let mut granted = Vec::new();
         for key in keys {
             let Some(locks) = self.keys.get_mut(key) else {
@@ -272,10 +278,12 @@ impl LockTable {
                     break;
                 }
                 locks.waiters.remove(&id);
-                locks.holders.insert(id, mode);
+                let is_new = locks.holders.insert(id, mode).is_none();
                 let owner = owner_of(&mut self.owners, id);
                 owner.waits_for = None;
-                owner.held.insert(key.clone());
+                if is_new {
+                    owner.held.push(key.clone());
+                }
                 granted.push(id);
             }
             #[cfg(test)]
@@ -336,7 +344,10 @@ impl LockTable {
 }
 
 /// The entry of a transaction that is in the table for certain: it waits there.
-fn owner_of(owners: &mut HashMap<TransactionId, Owner>, id: TransactionId) -> &mut Owner {
+fn owner_of(
+    owners: &mut HashMap<TransactionId, Owner, RandomState>,
+    id: TransactionId,
+) -> &mut Owner {
     owners.entry(id).or_default()
 }
 

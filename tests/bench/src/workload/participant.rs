@@ -100,23 +100,16 @@ impl Participant {
     fn perform(&mut self) -> anyhow::Result<()> {
         for action in self.outbox.take() {
             match action {
-                ShardAction::Core(Action::Respond { message, .. }) => self.queue.push(message),
-                ShardAction::Core(Action::Resource { id, call }) => self.call(id, call)?,
-                ShardAction::Core(Action::Note(Event::Alarm { id, alarm })) => {
-                    bail!("ALARM: {id}: {alarm}")
-                }
-                ShardAction::Core(Action::Note(_)) => {}
-                ShardAction::Core(
-                    Action::Inquire { .. }
-                    | Action::InquirePeers { .. }
-                    | Action::AnswerPeer { .. }
-                    | Action::AnswerTouch { .. }
-                    | Action::Lead { .. }
-                    | Action::Report { .. },
-                )
-                | ShardAction::Durable(_) => {
-                    bail!("nobody is in doubt, has a session or waits for a barrier")
-                }
+                Action::Respond { message, .. } => self.queue.push(message),
+                Action::Resource { id, call } => self.call(id, call)?,
+                Action::Note(Event::Alarm { id, alarm }) => bail!("ALARM: {id}: {alarm}"),
+                Action::Note(_) => {}
+                Action::Inquire { .. }
+                | Action::InquirePeers { .. }
+                | Action::AnswerPeer { .. }
+                | Action::AnswerTouch { .. }
+                | Action::Lead { .. }
+                | Action::Report { .. } => bail!("nobody is in doubt, or has a session"),
             }
         }
         Ok(())

@@ -52,13 +52,6 @@ impl World {
     }
 
     fn participant_does(&mut self, index: usize, action: ShardAction) {
-        let action = match action {
-            ShardAction::Durable(tell) => {
-                let _ = tell.send(());
-                return;
-            }
-            ShardAction::Core(action) => action,
-        };
         match action {
             Action::Respond { via, slot: _, message } => self.respond(index, via, message),
             Action::Resource { id, call } => self.call_resource(index, id, call),
