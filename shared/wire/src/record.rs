@@ -14,6 +14,7 @@ use handfast_commit_core::record::{
 };
 use prost::Message;
 
+use crate::fields::Fields;
 use crate::{site_record, storage};
 
 /// An entry of a journal that cannot be what it should be.
@@ -121,38 +122,67 @@ pub(crate) fn info(message: &storage::TransactionInfo) -> Arc<Info> {
     })
 }
 
+/// About what a record of a transaction takes, so that its bytes are allocated once.
+const RECORD_BYTES: usize = 192;
+
+fn write_request(fields: &mut Fields, number: u32, request: Option<&Request>) {
+    if let Some(request) = request {
+        fields.bytes(number, request.id.as_str());
+        fields.fixed(number + 1, request.fingerprint);
+    }
+}
+
+fn write_info(fields: &mut Fields, info: &Info, started_ms: u64, decided_ms: u64) {
+    fields.bytes(1, &info.summary);
+    for (key, value) in &info.labels {
+        fields.message(2, |label| {
+            label.bytes(1, key);
+            label.bytes(2, value);
+        });
+    }
+    fields.bytes(3, &info.traceparent);
+    fields.number(4, started_ms);
+    fields.number(5, decided_ms);
+}
+
 /// The bytes of a decision; its key is the transaction's id.
 #[must_use]
 pub fn encode_commit(commit: &Commit) -> Vec<u8> {
-    let (request_id, fingerprint) = request_fields(commit.request.as_ref());
-    let record = storage::CommitDecision {
-        voters: voter_messages(&commit.voters),
-        request_id,
-        fingerprint,
-        info: Some(info_message(&commit.info, commit.started_ms, commit.decided_ms)),
-    };
-    let record = storage::coordinator_record::Record::Commit(record);
-    storage::CoordinatorRecord { record: Some(record) }.encode_to_vec()
+    let mut record = Fields::with_capacity(RECORD_BYTES);
+    record.message(1, |decision| {
+        for (name, incarnation) in &commit.voters {
+            decision.message(1, |voter| {
+                voter.bytes(1, name.as_str());
+                voter.fixed(2, incarnation.0);
+            });
+        }
+        write_request(decision, 2, commit.request.as_ref());
+        decision.message(4, |info| {
+            write_info(info, &commit.info, commit.started_ms, commit.decided_ms);
+        });
+    });
+    record.into_bytes()
 }
 
 /// The bytes of an end; its key is the transaction's id.
 #[must_use]
 pub fn encode_ended(ended: &Ended) -> Vec<u8> {
-    let (abort_cause, abort_participant, abort_message) = abort_fields(&ended.outcome);
-    let (request_id, fingerprint) = request_fields(ended.request.as_ref());
-    let record = storage::Ended {
-        committed: ended.outcome.is_ok(),
-        abort_cause,
-        abort_participant,
-        abort_message,
-        request_id,
-        fingerprint,
-        participants: ended.participants.iter().map(ToString::to_string).collect(),
-        info: Some(info_message(&ended.info, ended.started_ms, 0)),
-        ended_at_ms: ended.ended_ms,
-    };
-    let record = storage::coordinator_record::Record::Ended(record);
-    storage::CoordinatorRecord { record: Some(record) }.encode_to_vec()
+    let mut record = Fields::with_capacity(RECORD_BYTES);
+    record.message(2, |fields| {
+        fields.number(1, ended.outcome.is_ok());
+        if let Err(reason) = &ended.outcome {
+            fields.number(2, cause_number(reason.cause));
+            fields.bytes(3, reason.participant.as_ref().map_or("", |name| name.as_str()));
+            fields.bytes(4, &reason.message);
+        }
+        write_request(fields, 5, ended.request.as_ref());
+        for name in &ended.participants {
+            fields.repeated(7, name.as_str());
+        }
+        fields.message(8, |info| write_info(info, &ended.info, ended.started_ms, 0));
+        fields.number(9, ended.ended_ms);
+    });
+    record.into_bytes()
 }
 
 /// Reads a decision.
@@ -309,19 +339,13 @@ pub enum ParticipantWrite {
 pub fn encode_participant(record: &ParticipantRecord) -> ParticipantWrite {
     use storage::participant_record::Record;
     let (id, record) = match record {
-        ParticipantRecord::Prepared(branch) => (
-            branch.id,
-            Record::Prepared(storage::PreparedBranch {
-                epoch: branch.id.epoch().0,
-                coordinator_incarnation: branch.coordinator_incarnation.0,
-                coordinator_endpoint: branch.coordinator_endpoint.clone(),
-                peers: peer_messages(&branch.peers),
-                result: branch.result.to_vec(),
-                since_ms: branch.since_ms,
-            }),
-        ),
+        ParticipantRecord::Prepared(branch) => {
+            return ParticipantWrite::Put(branch.id, encode_prepared(branch));
+        }
         ParticipantRecord::Finished { id, committed } => {
-            (*id, Record::Finished(storage::FinishedBranch { committed: *committed }))
+            let mut record = Fields::default();
+            record.message(2, |finished| finished.number(1, *committed));
+            return ParticipantWrite::Put(*id, record.into_bytes());
         }
         ParticipantRecord::OnePhase(commit) => (
             commit.id,
@@ -341,6 +365,24 @@ pub fn encode_participant(record: &ParticipantRecord) -> ParticipantWrite {
     };
     let record = storage::ParticipantRecord { record: Some(record) };
     ParticipantWrite::Put(id, record.encode_to_vec())
+}
+
+fn encode_prepared(branch: &PreparedBranch) -> Vec<u8> {
+    let mut record = Fields::with_capacity(RECORD_BYTES + branch.result.len());
+    record.message(1, |fields| {
+        fields.number(1, branch.id.epoch().0);
+        fields.fixed(2, branch.coordinator_incarnation.0);
+        fields.bytes(3, &branch.coordinator_endpoint);
+        for (name, endpoint) in &branch.peers {
+            fields.message(4, |peer| {
+                peer.bytes(1, name.as_str());
+                peer.bytes(2, endpoint);
+            });
+        }
+        fields.bytes(5, &branch.result);
+        fields.number(6, branch.since_ms);
+    });
+    record.into_bytes()
 }
 
 /// Reads a participant's entry of a transaction.
@@ -463,6 +505,76 @@ mod tests {
         for ended in [ended(Ok(())), ended(Err(reason))] {
             assert_eq!(decode_ended(key, &encode_ended(&ended)), Ok(ended.clone()));
             assert!(decode_commit(key, &encode_ended(&ended)).is_err());
+        }
+    }
+
+    /// What is written field by field is what the types would write, to the byte; and it is read again.
+    #[test]
+    fn records_are_those_of_their_types() {
+        fn same<M: Message + Default>(bytes: &[u8]) -> bool {
+            M::decode(bytes).is_ok_and(|message| message.encode_to_vec() == bytes)
+        }
+        let key = id();
+        for length in [0, 1, 40, 90, 126, 127, 128, 129, 300, 16_300, 16_400, 70_000] {
+            let text = "x".repeat(length);
+            let voters =
+                (0..length.min(200)).map(|n| (a_name(&format!("v{n}")), Incarnation(n as u64)));
+            let voters: Vec<_> = voters.collect();
+            let info = Info {
+                summary: text.clone(),
+                labels: vec![(text.clone(), String::new()), (String::new(), "v".into())],
+                traceparent: text.clone(),
+            };
+            let info = if length == 0 { Arc::default() } else { Arc::new(info) };
+            let request = a_request().filter(|_| length > 1);
+            let commit = Commit {
+                id: key,
+                voters: [(a_name("a"), Incarnation(0))].into_iter().chain(voters.clone()).collect(),
+                request: request.clone(),
+                info: Arc::clone(&info),
+                started_ms: length as u64,
+                decided_ms: u64::MAX - length as u64,
+            };
+            let bytes = encode_commit(&commit);
+            assert!(same::<storage::CoordinatorRecord>(&bytes), "a commit of {length}");
+            assert_eq!(decode_commit(key.as_bytes(), &bytes), Ok(commit));
+            let reason = AbortReason {
+                cause: AbortCause::Timeout,
+                participant: Some(a_name("a")).filter(|_| length % 2 == 0),
+                message: text.clone(),
+            };
+            for outcome in [Ok(()), Err(reason)] {
+                let ended = Ended {
+                    id: key,
+                    outcome,
+                    request: request.clone(),
+                    participants: voters.iter().map(|(name, _)| name.clone()).collect(),
+                    info: Arc::clone(&info),
+                    started_ms: length as u64,
+                    ended_ms: 7,
+                    decision_logged: true,
+                };
+                let bytes = encode_ended(&ended);
+                assert!(same::<storage::CoordinatorRecord>(&bytes), "an end of {length}");
+                assert_eq!(decode_ended(key.as_bytes(), &bytes), Ok(ended));
+            }
+            let prepared = PreparedBranch {
+                id: key,
+                coordinator_incarnation: Incarnation(length as u64),
+                coordinator_endpoint: text.clone(),
+                peers: voters.into_iter().map(|(name, _)| (name, text.clone())).take(3).collect(),
+                result: text.into(),
+                since_ms: length as u64,
+            };
+            let prepared = ParticipantRecord::Prepared(Arc::new(prepared));
+            for record in [prepared, ParticipantRecord::Finished { id: key, committed: length > 0 }]
+            {
+                let ParticipantWrite::Put(_, bytes) = encode_participant(&record) else {
+                    panic!("an entry");
+                };
+                assert!(same::<storage::ParticipantRecord>(&bytes), "{length}");
+                assert_eq!(decode_participant(key.as_bytes(), &bytes), Ok(record));
+            }
         }
     }
 
