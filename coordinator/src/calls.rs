@@ -2,7 +2,7 @@
 //! said here, once, whether the call came by itself or over a stream.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use handfast_commit_core::id::{ParticipantName, Protocol, RequestId, TransactionId};
@@ -303,7 +303,10 @@ pub(crate) fn aborted(outcome: v1::Outcome) -> Result<v1::AbortTransactionRespon
 }
 
 fn ended_after(started: Instant) {
-    metrics::histogram!("handfast_commit_seconds").record(started.elapsed());
+    // Looked up once, when the first transaction ends: the process has its recorder long since.
+    static SECONDS: LazyLock<metrics::Histogram> =
+        LazyLock::new(|| metrics::histogram!("handfast_commit_seconds"));
+    SECONDS.record(started.elapsed());
 }
 
 fn another_question() -> Status {

@@ -55,6 +55,7 @@ pub(crate) struct ParticipantEffects {
     pub(crate) phases: Arc<Phases>,
     /// Where `pre_commit` comes among the calls of a branch.
     pub(crate) pre_commits: Arc<PreCommits>,
+    pub(crate) counters: Arc<observe::Counters>,
 }
 
 impl Effects<ShardAction> for ParticipantEffects {
@@ -139,7 +140,7 @@ impl Effects<ShardAction> for ParticipantEffects {
                     Event::Ended { id, .. } => self.phases.forget(*id),
                     _ => {}
                 }
-                observe::note(&self.participant, &event);
+                observe::note(&self.counters, &self.participant, &event);
             }
         }
     }

@@ -29,7 +29,7 @@ use handfast_wire::convert::PrepareOrder;
 use tokio::sync::oneshot;
 
 use crate::effects::ParticipantEffects;
-use crate::observe::{LogObserver, OpenCounts};
+use crate::observe::{Counters, LogObserver, OpenCounts};
 use crate::outgoing::Outgoing;
 use crate::recovery::{self, StartError};
 use crate::resource_calls::{self, AnyResource};
@@ -115,6 +115,7 @@ impl Engine {
             calls: Arc::new(AtomicUsize::new(0)),
             phases: Arc::new(Phases::new("handfast_participant_phase_seconds")),
             pre_commits: Arc::default(),
+            counters: Arc::new(Counters::new()),
         };
         let (writer, log) =
             LogWriter::new(journal, WriterOptions::default(), Box::new(LogObserver));

@@ -194,9 +194,10 @@ impl KeyValueStore {
         call: Call,
         locks: &BTreeMap<Bytes, Mode>,
     ) -> Result<(), String> {
-        let deadline = Instant::now() + self.config.lock_wait;
+        // From the first wait on. Nearly no call waits at all.
+        let mut deadline = None;
         for (key, mode) in locks {
-            self.lock_key(id, call, key, *mode, deadline).await?;
+            self.lock_key(id, call, key, *mode, &mut deadline).await?;
         }
         Ok(())
     }
@@ -207,20 +208,22 @@ impl KeyValueStore {
         call: Call,
         key: &Bytes,
         mode: Mode,
-        deadline: Instant,
+        deadline: &mut Option<Instant>,
     ) -> Result<(), String> {
-        let shown = Shown(key.clone());
+        let shown = || Shown(key.clone());
         let woken = match self.branches().request(id, call, key, mode) {
             Ok(None) => return Ok(()),
             Ok(Some(woken)) => woken,
             Err(LockRefusal::Doomed(reason)) => return Err(reason),
             Err(LockRefusal::Dies(holder)) => {
                 return Err(format!(
-                    "lock on key {shown} is held by {holder}, which is younger and has prepared: an older \
-                     transaction does not wait for it; try again"
+                    "lock on key {} is held by {holder}, which is younger and has prepared: an older \
+                     transaction does not wait for it; try again",
+                    shown()
                 ));
             }
         };
+        let deadline = *deadline.get_or_insert_with(|| Instant::now() + self.config.lock_wait);
         if tokio::time::timeout_at(deadline, woken).await.is_ok() {
             // Granted; or doomed, which every later step finds out.
             return Ok(());
@@ -228,7 +231,7 @@ impl KeyValueStore {
         match self.branches().stop_waiting(id, call) {
             None => Ok(()),
             Some(blocker) => {
-                let waited = in_seconds(self.config.lock_wait);
+                let (shown, waited) = (shown(), in_seconds(self.config.lock_wait));
                 tracing::debug!(transaction = %id, key = %shown, "gave up waiting for a lock that {blocker}");
                 Err(format!("lock on key {shown} {blocker}; waited {waited}"))
             }
