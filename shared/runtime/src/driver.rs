@@ -241,7 +241,7 @@ impl<M: Machine, E: Effects<M::Action>> Driver<M, E> {
             self.perform_at(position, durable, &mut step.later);
             return self.machine.reuse(step);
         }
-        let mut mutations = Vec::with_capacity(step.records.len() * 2);
+        let mut mutations = Vec::with_capacity(step.records.len() * 2 + 2);
         for record in step.records.drain(..) {
             self.machine.write(record, &mut mutations);
         }

@@ -8,7 +8,7 @@
 
 /// The bytes of a message, while it is being written. Fields are to be written in the order of their numbers.
 #[derive(Debug, Default)]
-pub(crate) struct Fields(Vec<u8>);
+pub struct Fields(Vec<u8>);
 
 const VARINT: u32 = 0;
 const FIXED_64: u32 = 1;
@@ -16,16 +16,19 @@ const DELIMITED: u32 = 2;
 
 impl Fields {
     /// A message of about so many bytes.
-    pub(crate) fn with_capacity(bytes: usize) -> Self {
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
         Self(Vec::with_capacity(bytes))
     }
 
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
+    /// The bytes.
+    #[must_use]
+    pub fn into_bytes(self) -> Vec<u8> {
         self.0
     }
 
     /// `string` and `bytes`.
-    pub(crate) fn bytes(&mut self, number: u32, bytes: impl AsRef<[u8]>) {
+    pub fn bytes(&mut self, number: u32, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
         if !bytes.is_empty() {
             self.repeated(number, bytes);
@@ -33,7 +36,7 @@ impl Fields {
     }
 
     /// One of a `repeated string` or `repeated bytes`.
-    pub(crate) fn repeated(&mut self, number: u32, bytes: impl AsRef<[u8]>) {
+    pub fn repeated(&mut self, number: u32, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
         self.key(number, DELIMITED);
         self.varint(bytes.len() as u64);
@@ -41,7 +44,7 @@ impl Fields {
     }
 
     /// `uint32`, `uint64` and `bool`.
-    pub(crate) fn number(&mut self, number: u32, value: impl Into<u64>) {
+    pub fn number(&mut self, number: u32, value: impl Into<u64>) {
         let value = value.into();
         if value != 0 {
             self.key(number, VARINT);
@@ -50,7 +53,7 @@ impl Fields {
     }
 
     /// `fixed64`.
-    pub(crate) fn fixed(&mut self, number: u32, value: u64) {
+    pub fn fixed(&mut self, number: u32, value: u64) {
         if value != 0 {
             self.key(number, FIXED_64);
             self.0.extend_from_slice(&value.to_le_bytes());
@@ -58,7 +61,7 @@ impl Fields {
     }
 
     /// A message, which is there even if it is empty.
-    pub(crate) fn message(&mut self, number: u32, write: impl FnOnce(&mut Self)) {
+    pub fn message(&mut self, number: u32, write: impl FnOnce(&mut Self)) {
         self.key(number, DELIMITED);
         // Nearly always the length takes one byte; for one that takes more room is made behind.
         let at = self.0.len();

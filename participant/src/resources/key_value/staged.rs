@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use handfast_commit_core::id::TransactionId;
 use handfast_commit_core::mutants::{Mutant, mutant};
+use handfast_wire::fields::Fields;
 use prost::Message;
 use prost::bytes::Bytes;
 
@@ -60,20 +61,24 @@ impl Staged {
         vec![(staged_key(id), None)]
     }
 
+    /// What [`StagedBranch`] would be, without a copy of it all.
     fn encode(&self) -> Vec<u8> {
-        let write = |(key, value): (&Bytes, &Option<Bytes>)| StagedWrite {
-            key: key.clone(),
-            value: value.clone(),
+        let size = |(key, value): (&Bytes, &Option<Bytes>)| {
+            key.len() + value.as_ref().map_or(0, Bytes::len) + 16
         };
-        StagedBranch {
-            writes: self.writes.iter().map(write).collect(),
-            read: if mutant(Mutant::ReadLocksNotStaged) {
-                Vec::new()
-            } else {
-                self.read.iter().cloned().collect()
-            },
+        let mut branch = Fields::with_capacity(self.writes.iter().map(size).sum());
+        for (key, value) in &self.writes {
+            branch.message(1, |write| {
+                write.bytes(1, key);
+                if let Some(value) = value {
+                    write.repeated(2, value);
+                }
+            });
         }
-        .encode_to_vec()
+        if !mutant(Mutant::ReadLocksNotStaged) {
+            self.read.iter().for_each(|key| branch.repeated(2, key));
+        }
+        branch.into_bytes()
     }
 
     /// Reads what [`Staged::prepare_changes`] has written.
@@ -118,6 +123,7 @@ mod tests {
                 ("deleted".into(), None),
                 ("empty".into(), Some(Bytes::new())),
                 ("put".into(), Some("value".into())),
+                ("large".into(), Some(vec![7; 200].into())),
             ]),
             read: BTreeSet::from(["read".into()]),
         };
@@ -126,6 +132,9 @@ mod tests {
             panic!("one put, not {changes:?}");
         };
         assert_eq!((key[0], &key[1..]), (b's', &id.as_bytes()[..]));
+        // As its type would write it, to the byte.
+        let branch = StagedBranch::decode(&value[..]).expect("a staged branch");
+        assert_eq!(branch.encode_to_vec(), *value);
         assert_eq!(Staged::decode(value), Ok(staged));
     }
 
