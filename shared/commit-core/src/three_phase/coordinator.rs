@@ -390,7 +390,7 @@ impl<W> Coordinator<W> {
 
     // ---- being led ------------------------------------------------------------------------------
 
-    /// An order of a participant that leads. It is answered once, through `via`.
+    /// An order of a site that leads. It is answered once, through `via`.
     pub(crate) fn led(
         &mut self,
         now: Now,
@@ -581,12 +581,10 @@ impl<W> Coordinator<W> {
     }
 
     pub(crate) fn site_alarm(&mut self, id: TransactionId, from: &SiteName, alarm: Alarm) {
-        // An alarm names a participant, as every link does; another process is named by its alarm's text.
+        // An alarm names who has caused it. The coordinator of another slot, which only a witness hears, has no name
+        // of that kind: it is not obeyed either, and nothing is noted.
         match from {
-            SiteName::Participant(name) | SiteName::Witness(name) => {
-                let name = name.clone();
-                self.alarm(id, &name, alarm);
-            }
+            SiteName::Participant(name) | SiteName::Witness(name) => self.alarm(id, name, alarm),
             SiteName::Coordinator => {}
         }
     }
