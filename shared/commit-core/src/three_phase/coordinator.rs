@@ -258,6 +258,7 @@ impl<W> Coordinator<W> {
         if !due {
             return self.rearm(id);
         }
+        let again = voted.seat.has_seen_election();
         if voted.seat.leads() {
             mark(Mark::ThreeLedAgain);
             let waiting_for = voted.seat.waiting_for(&voted.sites);
@@ -265,8 +266,12 @@ impl<W> Coordinator<W> {
         } else if !mutant(Mutant::CoordinatorStaysSilent) {
             if voted.seat.elect() {
                 let ballot = voted.seat.site.promised;
+                let waiting_for = again.then(|| voted.seat.waiting_for(&voted.sites));
                 self.write_voting(id);
                 self.note(Event::Elects { id, ballot });
+                if let Some(waiting_for) = waiting_for {
+                    self.note(Event::Waits { id, waiting_for });
+                }
             } else {
                 mark(Mark::ThreeNoBallotLeft);
                 self.note(Event::Waits { id, waiting_for: NO_BALLOT_LEFT.to_owned() });

@@ -91,6 +91,12 @@ impl Seat {
         self.leader.as_ref().is_some_and(|leader| !leader.preempted)
     }
 
+    /// Whether somebody has led an election that this site has joined, this site itself as well. If it has to lead one
+    /// now, that has come to no end.
+    pub(crate) fn has_seen_election(&self) -> bool {
+        self.site.promised > Ballot::FIRST
+    }
+
     /// Whether a ballot is one that this site has led: it joins its own before it asks anybody.
     fn has_led(&self, ballot: Ballot) -> bool {
         ballot.site() == self.own && ballot <= self.site.promised
