@@ -15,7 +15,8 @@ use crate::step::Position;
 
 /// What a site waits for that has heard of the last ballot there is, for people. Only a site that makes ballots up
 /// names it; whoever has not heard of it goes on leading.
-pub(crate) const NO_BALLOT_LEFT: &str = "another site that ends it: a site has named the last ballot there is, and this one can lead none above";
+pub(crate) const NO_BALLOT_LEFT: &str =
+    "another site to end it: no ballot is left above the one that was named";
 
 /// An undecided voting site.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -113,8 +113,8 @@ pub enum Input<W> {
         /// Which transaction.
         id: TransactionId,
     },
-    /// A voting site leads a three-phase transaction: a participant one of this slot, and for a witness a participant or
-    /// the coordinator one of another slot.
+    /// A voting site leads a three-phase transaction: a participant one of this slot; and when this process is the
+    /// witness, a participant or the coordinator one of another slot.
     Led {
         /// Who leads.
         from: SiteName,
