@@ -357,6 +357,9 @@ impl<W> Coordinator<W> {
         if owed.is_empty() {
             return self.abort_unvoted(now, id, everybody, reason);
         }
+        // Nobody has moved, so an election would end in the same way without a witness that knows. But whoever leads one
+        // may ask it until the last participant has heard, and it has to be told to forget that in the end: told of the
+        // abort before, it promises nothing any more that it would forget with the next message.
         let sites = Sites::new(owed, self.witnesses.clone());
         let delivery = Delivery::default();
         let outcome = Err(reason);
