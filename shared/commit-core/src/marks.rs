@@ -198,7 +198,7 @@ marks! {
     CommitJoins, "commit-joins", "COMMIT that comes twice while the branch commits is acknowledged once it has.";
     CommitOfCommitted, "commit-of-committed", "COMMIT for a committed branch is acknowledged, when that is durable.";
     CommitOfForgotten, "commit-of-forgotten",
-        "COMMIT for an unknown branch is acknowledged if it may be forgotten, and the incarnation is the one that voted.";
+        "COMMIT for what may be a forgotten branch is acknowledged if the incarnation is the one that voted.";
     CommitOfLost, "commit-of-lost",
         "COMMIT for a branch that another incarnation voted for: DATA LOSS, refused.",
         only: "the participant has lost its disk after its vote";

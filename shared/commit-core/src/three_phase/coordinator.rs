@@ -258,6 +258,7 @@ impl<W> Coordinator<W> {
         if !due {
             return self.rearm(id);
         }
+        let again = voted.seat.has_seen_election();
         if voted.seat.leads() {
             mark(Mark::ThreeLedAgain);
             let waiting_for = voted.seat.waiting_for(&voted.sites);
@@ -265,8 +266,12 @@ impl<W> Coordinator<W> {
         } else if !mutant(Mutant::CoordinatorStaysSilent) {
             if voted.seat.elect() {
                 let ballot = voted.seat.site.promised;
+                let waiting_for = again.then(|| voted.seat.waiting_for(&voted.sites));
                 self.write_voting(id);
                 self.note(Event::Elects { id, ballot });
+                if let Some(waiting_for) = waiting_for {
+                    self.note(Event::Waits { id, waiting_for });
+                }
             } else {
                 mark(Mark::ThreeNoBallotLeft);
                 self.note(Event::Waits { id, waiting_for: NO_BALLOT_LEFT.to_owned() });
@@ -352,6 +357,9 @@ impl<W> Coordinator<W> {
         if owed.is_empty() {
             return self.abort_unvoted(now, id, everybody, reason);
         }
+        // Nobody has moved, so an election would end in the same way without a witness that knows. But whoever leads one
+        // may ask it until the last participant has heard, and it has to be told to forget that in the end: told of the
+        // abort before, it promises nothing any more that it would forget with the next message.
         let sites = Sites::new(owed, self.witnesses.clone());
         // A witness need not have it on its disk: nobody has moved towards commit, so whoever asks a quorum moves
         // it to abort. In the end it is told to forget, as a participant that led meanwhile may have asked it.
@@ -395,7 +403,7 @@ impl<W> Coordinator<W> {
 
     // ---- being led ------------------------------------------------------------------------------
 
-    /// An order of a participant that leads. It is answered once, through `via`.
+    /// An order of a site that leads. It is answered once, through `via`.
     pub(crate) fn led(
         &mut self,
         now: Now,
@@ -586,12 +594,10 @@ impl<W> Coordinator<W> {
     }
 
     pub(crate) fn site_alarm(&mut self, id: TransactionId, from: &SiteName, alarm: Alarm) {
-        // An alarm names a participant, as every link does; another process is named by its alarm's text.
+        // An alarm names who has caused it. The coordinator of another slot, which only a witness hears, has no name
+        // of that kind: it is not obeyed either, and nothing is noted.
         match from {
-            SiteName::Participant(name) | SiteName::Witness(name) => {
-                let name = name.clone();
-                self.alarm(id, &name, alarm);
-            }
+            SiteName::Participant(name) | SiteName::Witness(name) => self.alarm(id, name, alarm),
             SiteName::Coordinator => {}
         }
     }

@@ -438,6 +438,7 @@ impl<W> Participant<W> {
         let attempts = voted.attempts.saturating_add(1);
         voted.attempts = attempts;
         let standing = voted.seat.site.standing;
+        let again = voted.seat.has_seen_election();
         let decides = match standing {
             Standing::PreCommitted => mutant(Mutant::DecidesOnTimeout),
             Standing::Waiting => mutant(Mutant::AbortsOnTimeout),
@@ -460,8 +461,14 @@ impl<W> Participant<W> {
         } else if voted.seat.elect() {
             voted.waits = Waits::ForBallot;
             let ballot = voted.seat.site.promised;
+            // Two that lead in turn, without a quorum, hardly ever lead when a wait is over.
+            let waiting_for = again.then(|| voted.waiting_for());
             self.write_voted(id);
             self.note(Event::Elects { id, ballot });
+            if let Some(waiting_for) = waiting_for {
+                mark(Mark::ThreeWaits);
+                self.note(Event::Blocked { id, waiting_for });
+            }
             self.send_orders(id);
         } else {
             mark(Mark::ThreeNoBallotLeft);

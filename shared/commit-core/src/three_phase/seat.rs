@@ -15,7 +15,8 @@ use crate::step::Position;
 
 /// What a site waits for that has heard of the last ballot there is, for people. Only a site that makes ballots up
 /// names it; whoever has not heard of it goes on leading.
-pub(crate) const NO_BALLOT_LEFT: &str = "another site that ends it: a site has named the last ballot there is, and this one can lead none above";
+pub(crate) const NO_BALLOT_LEFT: &str =
+    "another site to end it: no ballot is left above the one that was named";
 
 /// An undecided voting site.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -89,6 +90,12 @@ impl Seat {
     /// True while it leads a ballot that may still come to something by being repeated.
     pub(crate) fn leads(&self) -> bool {
         self.leader.as_ref().is_some_and(|leader| !leader.preempted)
+    }
+
+    /// Whether somebody has led an election that this site has joined, this site itself as well. If it has to lead one
+    /// now, that has come to no end.
+    pub(crate) fn has_seen_election(&self) -> bool {
+        self.site.promised > Ballot::FIRST
     }
 
     /// Whether a ballot is one that this site has led: it joins its own before it asks anybody.

@@ -1,6 +1,7 @@
-//! What one participant is owed: decided commits, a window at a time.
+//! What one participant is owed: decisions that it has to acknowledge, a window at a time. Those are commits, and the
+//! aborts of three-phase commit.
 //!
-//! A participant that comes back after a night may be owed a hundred thousand commits. They are not
+//! A participant that comes back after a night may be owed a hundred thousand of them. They are not
 //! poured into its queue: a window's worth is on the way, each acknowledgement lets the next one go,
 //! and transactions that do not concern it notice nothing.
 
@@ -26,9 +27,9 @@ pub(crate) struct Link {
     pub(crate) incarnation: Option<Incarnation>,
     /// Undecided transactions that wait for this participant's vote, or for what it says as a voting site.
     pub(crate) voting: BTreeSet<TransactionId>,
-    /// Decided commits to be sent, oldest first.
+    /// Decisions to be sent, oldest first.
     waiting: BTreeSet<TransactionId>,
-    /// Decided commits that were sent and are not acknowledged.
+    /// Decisions that were sent and are not acknowledged.
     on_the_way: BTreeSet<TransactionId>,
     /// Decided commits that it refuses. They take no place in the window.
     refused: BTreeSet<TransactionId>,
@@ -47,7 +48,7 @@ impl Link {
         self.waiting.len() + self.on_the_way.len() + self.refused.len()
     }
 
-    /// Is owed this commit from now on.
+    /// Is owed this decision from now on.
     pub(crate) fn wait(&mut self, id: TransactionId) {
         self.waiting.insert(id);
     }

@@ -113,7 +113,8 @@ pub enum Input<W> {
         /// Which transaction.
         id: TransactionId,
     },
-    /// A participant leads a three-phase transaction, of this slot or (for a witness) of another one.
+    /// A voting site leads a three-phase transaction: a participant one of this slot; and when this process is the
+    /// witness, a participant or the coordinator one of another slot.
     Led {
         /// Who leads.
         from: SiteName,
@@ -262,7 +263,7 @@ pub enum Action<W> {
         /// What.
         message: ToSite,
     },
-    /// Answer a participant that leads.
+    /// Answer a voting site that leads.
     Report {
         /// Which one.
         to: SiteName,
@@ -365,10 +366,11 @@ pub enum ClientRefusal {
         /// How many there are.
         voting: usize,
     },
-    /// Too many commits that nobody has taken delivery of.
+    /// Too many transactions that wait for others after their votes: decisions that are not acknowledged, and
+    /// three-phase commits without a quorum.
     #[error(
-        "{undelivered} commits wait for participants that do not acknowledge them, the most there may be; bring \
-            those participants back"
+        "{undelivered} transactions wait for participants or witnesses that do not answer, the most there may be; \
+            bring them back"
     )]
     TooManyUndelivered {
         /// How many there are.

@@ -58,9 +58,9 @@ pub struct Config {
     /// Most transactions in one call that wait for one participant's vote at a time. Not more than
     /// `delivery_window`: a participant that is asked faster than it commits falls ever further behind.
     pub voting_max: usize,
-    /// Most decided commits that some participant has not acknowledged.
+    /// Most transactions that wait for others after their votes: see [`Coordinator::undelivered`].
     pub undelivered_max: usize,
-    /// Most commits on their way to one participant at a time; the others wait for an acknowledgement.
+    /// Most decisions on their way to one participant at a time; the others wait for an acknowledgement.
     pub delivery_window: usize,
     /// First wait before a message is repeated, in microseconds; it doubles from there.
     pub resend_after_us: u64,
@@ -211,19 +211,20 @@ impl<W> Coordinator<W> {
         self.out.position()
     }
 
-    /// How many transactions are undecided.
+    /// How many transactions may still send PREPARE, or wait for votes.
     #[must_use]
     pub fn undecided(&self) -> usize {
         self.undecided.len()
     }
 
-    /// How many decided commits wait for an acknowledgement.
+    /// How many transactions wait for others after their votes: decisions for an acknowledgement, and those of
+    /// three-phase commit that are not decided (see [`voting`](Self::voting)) for a quorum.
     #[must_use]
     pub fn undelivered(&self) -> usize {
         self.transactions.len() - self.undecided.len()
     }
 
-    /// How many decided commits wait for this participant's acknowledgement.
+    /// How many decisions wait for this participant's acknowledgement: commits, and aborts of three-phase commit.
     #[must_use]
     pub fn undelivered_to(&self, participant: &ParticipantName) -> usize {
         self.links.get(participant).map_or(0, Link::undelivered)

@@ -109,9 +109,9 @@ pub(crate) enum Before {
 /// Most callers that wait for the same answer.
 pub(crate) const WAITING_MAX: usize = 64;
 
-/// One more waits for an answer, which may take as long as a resource fails. A link is answered once, however often it has
-/// asked. Of callers, which nobody can tell apart, the one that has waited longest goes unanswered when there are too many:
-/// it has lost its patience long ago, and asks again if it has not.
+/// One more waits for an answer, which may take as long as a resource fails. A link is answered once, however
+/// often it has asked. Of callers, which nobody can tell apart, the one that has waited longest goes unanswered
+/// when there are too many: it has lost its patience long ago, and asks again if it has not.
 pub(crate) fn wait_too<W>(waiting: &mut Vec<Via<W>>, via: Via<W>) {
     if via_link(&via) && waiting.iter().any(via_link) {
         return;

@@ -447,8 +447,8 @@ impl<W> Participant<W> {
         self.slots.get(&id.slot()).is_none_or(|seen| id.epoch() >= seen.epoch)
     }
 
-    /// True when no PREPARE can come for this transaction any more. Only then is its end forgotten, and where COMMIT may
-    /// come again the log knows so before it forgets: it is true after a restart of whatever had been forgotten.
+    /// True when no PREPARE can come for this transaction any more. Only then is its end forgotten, and where COMMIT
+    /// may come again the log knows so before it forgets: it is true after a restart of whatever had been forgotten.
     pub(crate) fn is_past(&self, id: TransactionId) -> bool {
         !self.is_current(id) || self.is_passed(id)
     }
