@@ -19,6 +19,7 @@ pub mod storage {
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 pub mod convert;
+pub mod frames;
 pub mod record;
 pub mod site;
 pub mod site_record;
