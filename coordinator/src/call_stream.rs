@@ -12,12 +12,15 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use handfast_commit_core::id::TransactionId;
-use handfast_commit_core::two_phase::coordinator::Reply;
+use handfast_commit_core::two_phase::coordinator::{Outcome, Reply};
 use handfast_wire::convert;
+use handfast_wire::frames::{
+    self, CallRequest, Names, StreamTransactionsRequest, StreamTransactionsResponse,
+    StreamTransactionsResponseWriter,
+};
 use handfast_wire::v1;
 use handfast_wire::v1::transaction_answer::Answer;
 use handfast_wire::v1::transaction_call::Request;
-use prost::Message;
 use tokio::sync::watch;
 use tokio::time::Sleep;
 use tokio_stream::{Stream, StreamExt};
@@ -27,8 +30,9 @@ use crate::calls::{self, AbortRequest, Told};
 use crate::engine::{Engine, EngineError};
 use crate::outbox::{Call, Next, OpenCall, Outbox, OutboxLimits, Said, Verb};
 use crate::reply_to::ReplyTo;
-use crate::requests::Order;
+use crate::requests::{ExecuteRequest, Order};
 use crate::status::{self, StatusOf};
+use crate::view;
 
 /// Calls of one frame that are given to the engine together, at most: it is to begin before a long frame is
 /// read to its end.
@@ -36,10 +40,8 @@ const ORDERS_MAX: usize = 128;
 /// Answers in one frame at most, and bytes after which it is sent. One answer alone may have more.
 const FRAME_ANSWERS_MAX: usize = 1024;
 const FRAME_BYTES: usize = 1 << 20;
-/// What is around an answer in its frame, at most.
-const ENVELOPE_BYTES: usize = 8;
 
-type Frame = Result<v1::StreamTransactionsRequest, Status>;
+type Frame = Result<StreamTransactionsRequest, Status>;
 
 /// Opens a stream. It ends some time after `closing` has become true.
 pub(crate) fn open(
@@ -84,16 +86,22 @@ impl Reader {
         });
         let mut frames = pin!(frames);
         let mut orders = self.engine.orders();
+        let mut names = Names::default();
         loop {
             let frame = tokio::select! {
                 frame = frames.next() => frame,
                 () = &mut closed => return Some(status::draining()),
                 () = self.outbox.gone() => return None,
             };
-            let calls = match frame {
-                Some(Ok(frame)) => frame.calls,
+            let frame = match frame {
+                Some(Ok(frame)) => frame,
                 Some(Err(status)) => return Some(status),
                 None => return None,
+            };
+            // Of a frame that cannot be read to its end nothing is begun.
+            let calls = match frame.read(&mut names) {
+                Ok(calls) => calls,
+                Err(error) => return Some(frames::unreadable(&error)),
             };
             for call in calls {
                 if orders.len() >= ORDERS_MAX || !self.outbox.has_room() {
@@ -119,8 +127,8 @@ impl Reader {
     }
 
     /// Begins a call, or says why not: with what the engine is to be told, unless it is asked in another way.
-    fn begin(&self, call: v1::TransactionCall) -> Result<Option<Order>, Status> {
-        let v1::TransactionCall { call_id, timeout, request } = call;
+    fn begin(&self, call: frames::Call) -> Result<Option<Order>, Status> {
+        let frames::Call { call_id, timeout, request } = call;
         let started = Instant::now();
         let asked = timeout.map(|given| calls::duration("timeout", &given)).transpose()?;
         if asked == Some(Duration::ZERO) {
@@ -130,14 +138,20 @@ impl Reader {
         let deadline = asked.and_then(|asked| started.checked_add(asked));
         let engine = &self.engine;
         let open = |verb| self.outbox.open(call_id, verb, started, deadline);
-        Ok(match request {
-            None => return Err(status::invalid_field("request", "is required")),
-            Some(Request::Execute(request)) => {
-                let request = calls::execute(engine, request, asked)?;
-                let admitted = engine.admit_execute(&request).map_err(StatusOf::from)?;
-                let to = ReplyTo::stream(open(Verb::Execute)?);
-                Some(engine.order_execute(request, admitted, to))
+        let execute = |request: ExecuteRequest| {
+            let admitted = engine.admit_execute(&request).map_err(StatusOf::from)?;
+            let to = ReplyTo::stream(open(Verb::Execute)?);
+            Ok::<_, Status>(Some(engine.order_execute(request, admitted, to)))
+        };
+        let request = match request {
+            CallRequest::Execute(call) => {
+                return execute(calls::execute_call(engine, call, asked)?);
             }
+            CallRequest::Other(request) => request,
+        };
+        Ok(match request.map(|request| *request) {
+            None => return Err(status::invalid_field("request", "is required")),
+            Some(Request::Execute(request)) => execute(calls::execute(engine, request, asked)?)?,
             Some(Request::Begin(request)) => {
                 let request = calls::begin(engine, request)?;
                 let admitted = engine.admit_begin().map_err(StatusOf::from)?;
@@ -207,7 +221,7 @@ pub struct AnswerStream {
     /// Taken from the outbox, and in no frame yet.
     batch: VecDeque<Said>,
     /// Did not fit into the last frame.
-    held: Option<v1::TransactionAnswer>,
+    held: Option<Vec<u8>>,
     /// Runs out when the time of some call may be over.
     timer: Option<Pin<Box<Sleep>>>,
     /// For when it is set, while it runs.
@@ -222,16 +236,17 @@ impl fmt::Debug for AnswerStream {
 }
 
 impl Stream for AnswerStream {
-    type Item = Result<v1::StreamTransactionsResponse, Status>;
+    type Item = Result<StreamTransactionsResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         while !this.ended {
-            let mut answers = this.poll_deadlines(context);
-            this.fill(&mut answers);
-            if !answers.is_empty() {
-                metrics::histogram!("handfast_client_frame_answers").record(answers.len() as f64);
-                return Poll::Ready(Some(Ok(v1::StreamTransactionsResponse { answers })));
+            let mut frame = StreamTransactionsResponseWriter::default();
+            this.poll_deadlines(context, &mut frame);
+            this.fill(&mut frame);
+            if frame.answers() > 0 {
+                metrics::histogram!("handfast_client_frame_answers").record(frame.answers() as f64);
+                return Poll::Ready(Some(Ok(frame.finish())));
             }
             match this.outbox.poll_next(context, this.armed) {
                 Poll::Pending => return Poll::Pending,
@@ -248,11 +263,14 @@ impl Stream for AnswerStream {
 
 impl AnswerStream {
     /// The answers to calls whose time is over; otherwise the timer is set for the next of them.
-    fn poll_deadlines(&mut self, context: &mut Context<'_>) -> Vec<v1::TransactionAnswer> {
-        let mut answers = Vec::new();
+    fn poll_deadlines(
+        &mut self,
+        context: &mut Context<'_>,
+        frame: &mut StreamTransactionsResponseWriter,
+    ) {
         let late = status::deadline_exceeded;
         self.armed = None;
-        while answers.len() < FRAME_ANSWERS_MAX
+        while frame.answers() < FRAME_ANSWERS_MAX
             && let Some(due) = self.outbox.due()
         {
             let at = tokio::time::Instant::from_std(due);
@@ -264,66 +282,79 @@ impl AnswerStream {
                 self.armed = Some(due);
                 break;
             }
-            let overdue = self.outbox.overdue(Instant::now(), FRAME_ANSWERS_MAX);
-            answers.extend(overdue.into_iter().map(|call_id| failed(call_id, &late())));
+            for call_id in self.outbox.overdue(Instant::now(), FRAME_ANSWERS_MAX) {
+                frame.message(&failed(call_id, &late()));
+            }
         }
-        answers
     }
 
     /// Takes what has been answered into a frame, as much as fits.
-    fn fill(&mut self, answers: &mut Vec<v1::TransactionAnswer>) {
-        answers.extend(self.held.take());
-        let mut bytes: usize = answers.iter().map(size).sum();
+    fn fill(&mut self, frame: &mut StreamTransactionsResponseWriter) {
+        if let Some(answer) = self.held.take() {
+            frame.put_again(&answer);
+        }
         self.outbox.take(&mut self.batch);
         let any = !self.batch.is_empty();
-        while answers.len() < FRAME_ANSWERS_MAX
-            && bytes < FRAME_BYTES
+        frame.reserve(self.batch.len().min(FRAME_ANSWERS_MAX));
+        while frame.answers() < FRAME_ANSWERS_MAX
+            && frame.bytes() < FRAME_BYTES
             && let Some(said) = self.batch.pop_front()
         {
             self.outbox.read(&said);
-            let Some(answer) = self.answer(said) else { continue };
-            let size = size(&answer);
-            if bytes + size > FRAME_BYTES && !answers.is_empty() {
-                self.held = Some(answer);
+            let before = frame.bytes();
+            self.answer(said, frame);
+            if before > 0 && frame.bytes() > FRAME_BYTES {
+                self.held = Some(frame.take_back(before));
                 break;
             }
-            bytes += size;
-            answers.push(answer);
         }
         if any {
             self.outbox.tell_of_room();
         }
     }
 
-    /// What goes to the client; nothing when it was told something else before, or is told later.
-    fn answer(&self, said: Said) -> Option<v1::TransactionAnswer> {
+    /// Writes what goes to the client; nothing when it was told something else before, or is told later.
+    fn answer(&self, said: Said, frame: &mut StreamTransactionsResponseWriter) {
         let (key, answer) = match said {
-            Said::Refused { call_id, status } => return Some(failed(call_id, &status)),
+            Said::Refused { call_id, status } => return frame.message(&failed(call_id, &status)),
             Said::Answered { key, answer } => (key, *answer),
-            Said::Lost { key } => (key, Err(self.lost(self.outbox.find(key)?))),
+            Said::Lost { key } => {
+                let Some(call) = self.outbox.find(key) else { return };
+                (key, Err(self.lost(call)))
+            }
             Said::Replied { key, reply, results_left_out } => {
-                let Call { verb, started, .. } = self.outbox.find(key)?;
+                let Some(Call { verb, started, .. }) = self.outbox.find(key) else { return };
                 let answer = match self.replied(verb, reply) {
                     Ok(Replied::Begun(begun)) => Ok(Answer::Begin(begun)),
-                    Ok(Replied::Outcome(mut outcome)) => {
+                    Ok(Replied::Outcome(outcome)) => {
+                        if verb == Verb::Execute && view::is_plain(&outcome) {
+                            if self.outbox.close(key).is_some() {
+                                calls::ended_after(started);
+                                frame.committed(key.call_id, &outcome, results_left_out);
+                            }
+                            return;
+                        }
+                        let mut outcome = view::outcome(outcome);
                         outcome.results_left_out |= results_left_out;
                         settled(verb, outcome, started)
                     }
                     Ok(Replied::Over(id)) => {
                         let call = self.outbox.reopen(key);
                         look_up(&self.engine, call, id, verb, started);
-                        return None;
+                        return;
                     }
                     Err(status) => Err(status),
                 };
                 (key, answer)
             }
         };
-        self.outbox.close(key)?;
-        Some(match answer {
+        if self.outbox.close(key).is_none() {
+            return;
+        }
+        frame.message(&match answer {
             Ok(answer) => v1::TransactionAnswer { call_id: key.call_id, answer: Some(answer) },
             Err(status) => failed(key.call_id, &status),
-        })
+        });
     }
 
     fn replied(&self, verb: Verb, reply: Reply) -> Result<Replied, Status> {
@@ -349,7 +380,7 @@ impl AnswerStream {
 /// What a reply comes to.
 enum Replied {
     Begun(v1::BeginTransactionResponse),
-    Outcome(v1::Outcome),
+    Outcome(Outcome),
     Over(TransactionId),
 }
 
@@ -363,8 +394,4 @@ impl Drop for AnswerStream {
 fn failed(call_id: u64, status: &Status) -> v1::TransactionAnswer {
     let status = convert::status_message(status);
     v1::TransactionAnswer { call_id, answer: Some(Answer::Status(status)) }
-}
-
-fn size(answer: &v1::TransactionAnswer) -> usize {
-    answer.encoded_len() + ENVELOPE_BYTES
 }

@@ -5,13 +5,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use handfast_commit_core::id::{ParticipantName, Protocol, RequestId, TransactionId};
 use handfast_commit_core::limits;
 use handfast_commit_core::record::Info;
 use handfast_commit_core::two_phase::coordinator::{
-    ClientRefusal, PhaseView, Reply, ReplyTime, Terms,
+    ClientRefusal, Outcome, PhaseView, Reply, ReplyTime, Terms,
 };
 use handfast_wire::convert;
+use handfast_wire::frames::ExecuteCall;
 use handfast_wire::v1;
 use tonic::{Code, Status};
 
@@ -49,24 +51,48 @@ pub(crate) fn execute(
     request: v1::ExecuteTransactionRequest,
     asked: Option<Duration>,
 ) -> Result<ExecuteRequest, Status> {
-    let request_id = request_id(&request.request_id)?;
-    let reply_time = reply_time(request.reply_time)?;
-    let (protocol, terms) = terms(engine, request.options)?;
-    if request.branches.is_empty() {
+    let v1::ExecuteTransactionRequest { request_id: id, branches, reply_time, options } = request;
+    let id = request_id(&id)?;
+    let named = branches.into_iter().map(|branch| {
+        let name = participant(&branch.participant)?;
+        Ok((name, branch.payload))
+    });
+    checked(engine, id, reply_time, options, named, asked)
+}
+
+/// The same, of one whose ids and names are right.
+pub(crate) fn execute_call(
+    engine: &Engine,
+    call: ExecuteCall,
+    asked: Option<Duration>,
+) -> Result<ExecuteRequest, Status> {
+    let ExecuteCall { request_id, branches, reply_time, options } = call;
+    checked(engine, request_id, reply_time, options, branches.into_iter().map(Ok), asked)
+}
+
+fn checked(
+    engine: &Engine,
+    request_id: Option<RequestId>,
+    reply_time: i32,
+    options: Option<v1::TransactionOptions>,
+    named: impl ExactSizeIterator<Item = Result<(ParticipantName, Bytes), Status>>,
+    asked: Option<Duration>,
+) -> Result<ExecuteRequest, Status> {
+    let reply_time = self::reply_time(reply_time)?;
+    let (protocol, terms) = terms(engine, options)?;
+    if named.len() == 0 {
         return Err(status::invalid_field("branches", "are at least 1"));
     }
-    if request.branches.len() > limits::BRANCHES_MAX {
-        let problem = format!("are {}, at most 256 are accepted", request.branches.len());
+    if named.len() > limits::BRANCHES_MAX {
+        let problem = format!("are {}, at most 256 are accepted", named.len());
         return Err(status::invalid_field("branches", problem));
     }
     let mut branches = BTreeMap::new();
-    for branch in request.branches {
-        let name = participant(&branch.participant)?;
-        if branch.payload.len() > limits::PAYLOAD_BYTES_MAX {
-            let problem = format!(
-                "of {name} has {} bytes, at most 1048576 are accepted",
-                branch.payload.len()
-            );
+    for branch in named {
+        let (name, payload) = branch?;
+        if payload.len() > limits::PAYLOAD_BYTES_MAX {
+            let problem =
+                format!("of {name} has {} bytes, at most 1048576 are accepted", payload.len());
             return Err(status::invalid_field("branches.payload", problem));
         }
         if !engine.registry().contains(&name) {
@@ -76,7 +102,7 @@ pub(crate) fn execute(
             let problem = format!("{name} appears twice; one branch holds all its work");
             return Err(status::invalid_field("branches.participant", problem));
         }
-        branches.insert(name, branch.payload);
+        branches.insert(name, payload);
     }
     let patience = patience(asked, Duration::from_micros(terms.timeout_us));
     Ok(ExecuteRequest { branches, protocol, terms, request_id, reply_time, patience })
@@ -206,7 +232,7 @@ fn terms(
 /// What a reply tells a caller that wants an outcome.
 pub(crate) enum Told {
     /// The outcome.
-    Outcome(v1::Outcome),
+    Outcome(Outcome),
     /// The core does not run it any more: the log has to be asked, by [`outcome_of_ended`].
     Over(TransactionId),
 }
@@ -214,7 +240,7 @@ pub(crate) enum Told {
 /// Reads a reply to a request that ends a transaction.
 pub(crate) fn told(reply: Reply) -> Result<Told, Status> {
     match reply {
-        Reply::Outcome(outcome) => Ok(Told::Outcome(view::outcome(outcome))),
+        Reply::Outcome(outcome) => Ok(Told::Outcome(outcome)),
         Reply::Unknown { id, participant } => Err(status::outcome_unknown(format!(
             "the outcome of transaction {id} is {participant}'s to tell, which does not answer; ask again"
         ))),
@@ -232,7 +258,7 @@ pub(crate) fn told(reply: Reply) -> Result<Told, Status> {
 /// Reads a reply, and the log if need be.
 pub(crate) async fn outcome(engine: &Engine, reply: Reply) -> Result<v1::Outcome, Status> {
     match told(reply)? {
-        Told::Outcome(outcome) => Ok(outcome),
+        Told::Outcome(outcome) => Ok(view::outcome(outcome)),
         Told::Over(id) => outcome_of_ended(engine, id).await,
     }
 }
@@ -302,7 +328,8 @@ pub(crate) fn aborted(outcome: v1::Outcome) -> Result<v1::AbortTransactionRespon
     Ok(v1::AbortTransactionResponse { outcome: Some(outcome) })
 }
 
-fn ended_after(started: Instant) {
+/// Counts how long a transaction took.
+pub(crate) fn ended_after(started: Instant) {
     // Looked up once, when the first transaction ends: the process has its recorder long since.
     static SECONDS: LazyLock<metrics::Histogram> =
         LazyLock::new(|| metrics::histogram!("handfast_commit_seconds"));

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, Waker};
 use handfast_commit_core::id::ParticipantName;
 use handfast_commit_core::message::ToParticipant;
 use handfast_wire::convert;
-use handfast_wire::v1;
+use handfast_wire::frames::{SessionRequest, SessionRequestWriter};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 
@@ -80,7 +80,7 @@ impl LinkQueue {
 
 /// The frames of one session, the hello first.
 pub(crate) struct LinkFrames {
-    hello: Option<v1::SessionRequest>,
+    hello: Option<SessionRequest>,
     session: u64,
     begun: bool,
     queue: Arc<LinkQueue>,
@@ -95,7 +95,7 @@ pub(crate) struct LinkFrames {
 impl LinkFrames {
     /// Of a session that begins with `hello`. Messages follow when the queue is opened to it.
     pub(crate) fn new(
-        hello: v1::SessionRequest,
+        hello: SessionRequest,
         session: u64,
         queue: Arc<LinkQueue>,
         link: Arc<Link>,
@@ -107,31 +107,30 @@ impl LinkFrames {
         Self { hello, session, begun: false, queue, taken, batch, link, links, shards }
     }
 
-    fn frame(&mut self) -> v1::SessionRequest {
-        let mut messages = Vec::with_capacity(self.taken.len().min(FRAME_MESSAGES_MAX));
+    fn frame(&mut self) -> SessionRequest {
+        let work = self.taken.iter().map(work_bytes).sum::<usize>().min(2 * FRAME_BYTES);
+        let mut frame = SessionRequestWriter::new(self.taken.len().min(FRAME_MESSAGES_MAX), work);
         let mut bytes = 0;
-        while messages.len() < FRAME_MESSAGES_MAX
+        while frame.messages() < FRAME_MESSAGES_MAX
             && bytes < FRAME_BYTES
             && let Some(message) = self.taken.pop_front()
         {
             bytes += work_bytes(&message) + peer_bytes(&message);
-            let endpoint_of = |peer: &ParticipantName| self.links.endpoint_of(peer);
-            let name = &self.link.name;
-            messages.push(match message {
-                Outbound::Say(message) => {
-                    convert::coordinator_message(name, message, None, endpoint_of)
-                }
-                Outbound::Lead(order) => convert::order_message(&order),
-            });
+            let endpoint_of = |peer: &ParticipantName, endpoint: &mut String| {
+                self.links.write_endpoint_of(peer, endpoint);
+            };
+            match message {
+                Outbound::Say(message) => frame.say(&self.link.name, message, endpoint_of),
+                Outbound::Lead(order) => frame.message(&convert::order_message(&order)),
+            }
         }
-        metrics::histogram!("handfast_frame_messages").record(messages.len() as f64);
-        let origin = self.links.context().origin(self.shards.sequences().lowest_live());
-        v1::SessionRequest { hello: None, messages, origin: Some(origin) }
+        metrics::histogram!("handfast_frame_messages").record(frame.messages() as f64);
+        frame.finish(&self.links.context().origin(self.shards.sequences().lowest_live()))
     }
 }
 
 impl Stream for LinkFrames {
-    type Item = v1::SessionRequest;
+    type Item = SessionRequest;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
@@ -183,6 +182,7 @@ fn peer_bytes(message: &Outbound) -> usize {
 mod tests {
     use handfast_commit_core::id::{Epoch, Incarnation, Protocol, Sequence, Slot, TransactionId};
     use handfast_commit_core::two_phase::coordinator::Identity;
+    use handfast_wire::v1;
     use tokio_stream::StreamExt;
 
     use super::*;
@@ -205,12 +205,12 @@ mod tests {
         queue.open(1);
         let links = Arc::new(Links::new(LinkContext::new(identity, String::new(), 1)));
         let shards = Shards::new(Vec::new(), Arc::new(Sequences::new(1)));
-        let hello = v1::SessionRequest::default();
+        let hello = SessionRequest::of(&v1::SessionRequest::default());
         let mut frames = LinkFrames::new(hello, 1, queue, Arc::new(link), links, shards);
         frames.next().await.expect("the hello");
         for _ in 0..2 {
             let frame = frames.next().await.expect("a frame");
-            assert_eq!(frame.messages.len(), FRAME_MESSAGES_MAX);
+            assert_eq!(frame.decode().expect("a frame").messages.len(), FRAME_MESSAGES_MAX);
         }
     }
 }

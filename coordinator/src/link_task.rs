@@ -9,9 +9,10 @@ use handfast_commit_core::message::{FromParticipant, Inquired};
 use handfast_commit_core::three_phase::SiteName;
 use handfast_commit_core::two_phase::coordinator::{Input, Inquiry, OnePhaseReport};
 use handfast_wire::convert::{self, FromSession};
+use handfast_wire::frames::participant_service_client::ParticipantServiceClient;
+use handfast_wire::frames::{self, ParticipantMessages, SessionRequest};
 use handfast_wire::v1;
 use handfast_wire::v1::coordinator_message::Message;
-use handfast_wire::v1::participant_service_client::ParticipantServiceClient;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tonic::transport::{Channel, Endpoint};
@@ -162,7 +163,7 @@ impl Task<'_> {
             origin: Some(self.origin()),
         };
         let frames = LinkFrames::new(
-            hello,
+            SessionRequest::of(&hello),
             session,
             Arc::clone(self.queue),
             Arc::clone(self.link),
@@ -179,9 +180,12 @@ impl Task<'_> {
             Ok(Err(status)) => return status.into(),
             Err(_) => return Broken::NoWelcome,
         };
-        let Some(v1::SessionResponse { welcome: Some(welcome), messages }) = first else {
-            return Broken::NoWelcome;
+        let mut messages = match first.as_ref().map(frames::SessionResponse::read).transpose() {
+            Ok(Some(messages)) => messages,
+            Ok(None) => return Broken::NoWelcome,
+            Err(error) => return frames::unreadable(&error).into(),
         };
+        let Some(welcome) = messages.welcome.take() else { return Broken::NoWelcome };
         if welcome.participant != self.name().as_str() {
             return Broken::WrongName(welcome.participant);
         }
@@ -196,7 +200,11 @@ impl Task<'_> {
             loop {
                 match incoming.message().await {
                     Ok(Some(frame)) => {
-                        if let Err(error) = self.receive(frame.messages) {
+                        let messages = frame.read().map_err(|error| frames::unreadable(&error));
+                        let received = messages
+                            .map_err(Broken::from)
+                            .and_then(|messages| self.receive(messages));
+                        if let Err(error) = received {
                             return error;
                         }
                     }
@@ -209,12 +217,12 @@ impl Task<'_> {
         receive.await
     }
 
-    fn receive(&self, messages: Vec<v1::ParticipantMessage>) -> Result<(), Broken> {
+    fn receive(&self, mut messages: ParticipantMessages<'_>) -> Result<(), Broken> {
         let sequences = self.shards.sequences();
         let mut inputs = self.shards.no_inputs();
         let mut garbage = None;
-        for message in messages {
-            match convert::participant_message(message) {
+        for message in messages.by_ref() {
+            match message.map_err(|error| frames::unreadable(&error))? {
                 Ok(FromSession::Message(message)) => {
                     self.measure(&message);
                     let from = self.name().clone();
@@ -237,6 +245,10 @@ impl Task<'_> {
                     break;
                 }
             }
+        }
+        // A frame is read to its end, or nothing of it counts.
+        if let Some(error) = messages.find_map(Result::err) {
+            return Err(frames::unreadable(&error).into());
         }
         // What came before it was understood.
         self.shards.submit(&mut inputs);

@@ -182,6 +182,13 @@ impl Links {
         self.read().get(name).map(|link| link.endpoint.borrow().clone()).unwrap_or_default()
     }
 
+    /// Puts where a participant is behind what is there: nothing when it is not known.
+    pub(crate) fn write_endpoint_of(&self, name: &ParticipantName, to: &mut String) {
+        if let Some(link) = self.read().get(name) {
+            to.push_str(&link.endpoint.borrow());
+        }
+    }
+
     /// True when a participant can be reached.
     #[must_use]
     pub fn is_connected(&self, name: &ParticipantName) -> bool {

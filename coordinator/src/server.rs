@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use handfast_runtime::crash_point::reached;
 use handfast_runtime::site_service::SiteApi;
+use handfast_wire::frames::transaction_service_server::TransactionServiceServer;
 use handfast_wire::v1::coordinator_service_server::CoordinatorServiceServer;
 use handfast_wire::v1::site_service_server::SiteServiceServer;
-use handfast_wire::v1::transaction_service_server::TransactionServiceServer;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 use handfast_commit_core::id::{Epoch, ParticipantName, Sequence};
 use handfast_commit_core::two_phase::coordinator::TransactionView;
 use handfast_runtime::clock::wall_ms;
+use handfast_wire::frames::StreamTransactionsRequest;
+use handfast_wire::frames::transaction_service_server::TransactionService;
 use handfast_wire::v1;
-use handfast_wire::v1::transaction_service_server::TransactionService;
 use prost::Message;
 use tokio::sync::watch;
 use tokio_stream::Stream;
@@ -56,7 +57,7 @@ impl TransactionApi {
     /// When it is too early or too late for it.
     pub fn open_stream(
         &self,
-        frames: impl Stream<Item = Result<v1::StreamTransactionsRequest, Status>> + Send + 'static,
+        frames: impl Stream<Item = Result<StreamTransactionsRequest, Status>> + Send + 'static,
     ) -> Result<AnswerStream, Status> {
         let engine = Arc::clone(self.engine()?);
         let closing = self.closing.subscribe();
@@ -237,7 +238,7 @@ impl TransactionService for TransactionApi {
 
     async fn stream_transactions(
         &self,
-        request: Request<Streaming<v1::StreamTransactionsRequest>>,
+        request: Request<Streaming<StreamTransactionsRequest>>,
     ) -> Result<Response<AnswerStream>, Status> {
         Ok(Response::new(self.open_stream(request.into_inner())?))
     }

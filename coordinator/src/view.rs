@@ -268,6 +268,14 @@ pub fn outcome(outcome: Outcome) -> v1::Outcome {
     outcome
 }
 
+/// Whether this is a commit with results that fit with whatever is beside them: what most answers are, which are
+/// written without the message that [`outcome`] makes.
+#[must_use]
+pub fn is_plain(outcome: &Outcome) -> bool {
+    let returned: usize = outcome.results.iter().map(|(_, payload)| payload.len()).sum();
+    outcome.result.is_ok() && returned <= RESULTS_BYTES_SAFE
+}
+
 /// Tells the outcome without what the participants returned, and says so.
 pub fn leave_results_out(outcome: &mut v1::Outcome) {
     outcome.results_left_out |= !outcome.results.is_empty();

@@ -30,7 +30,7 @@ use crate::observe;
 use crate::outgoing::Outgoing;
 use crate::pre_commits::PreCommits;
 use crate::resource_calls::{self, AnyResource};
-use crate::sessions::{Asked, Sessions};
+use crate::sessions::{Asked, Sessions, ToCoordinator};
 use crate::shard::{ParticipantShard, ShardAction, ShardInput, Waiter};
 use crate::status::refusal_code;
 use crate::voting;
@@ -67,7 +67,7 @@ impl Effects<ShardAction> for ParticipantEffects {
             Action::Resource { id, call } => self.call(id, call),
             Action::Inquire { id, incarnation, endpoint } => {
                 let question = self.outgoing.inquiry_message(id, incarnation);
-                if self.sessions.ask(id.slot(), question) == Asked::OverSession {
+                if self.sessions.ask(id.slot(), question.into()) == Asked::OverSession {
                     return;
                 }
                 let (outgoing, shard) = (Arc::clone(&self.outgoing), self.shard.clone());
@@ -112,7 +112,7 @@ impl Effects<ShardAction> for ParticipantEffects {
                     Via::Link if mutant(Mutant::ReportsNotSent) => {}
                     Via::Link => {
                         let slot = message.id.slot();
-                        self.sessions.answer(slot, convert::report_message(&message));
+                        self.sessions.answer(slot, convert::report_message(&message).into());
                     }
                     Via::Call(Waiter::Site(leader)) => leader.send(message),
                     Via::Call(Waiter::Leader(leader)) => drop(leader.send(message)),
@@ -166,7 +166,7 @@ impl ParticipantEffects {
             | FromParticipant::Refused { .. } => None,
         };
         match via {
-            Via::Link => self.sessions.answer(slot, session_message(message)),
+            Via::Link => self.sessions.answer(slot, to_coordinator(message)),
             // Whoever has called and gone away asks again.
             Via::Call(Waiter::Call(caller)) => drop(caller.send(message)),
             Via::Call(_) => {
@@ -295,17 +295,15 @@ impl Drop for Running {
     }
 }
 
-/// An answer as a frame's message; a refusal with the code that a unary call would have got.
-fn session_message(message: FromParticipant) -> v1::ParticipantMessage {
-    let code = match &message {
-        FromParticipant::Refused { reason, .. } => Some(refusal_code(reason)),
-        _ => None,
+/// An answer as it goes out; a refusal with the code that a unary call would have got.
+fn to_coordinator(message: FromParticipant) -> ToCoordinator {
+    let FromParticipant::Refused { reason, .. } = &message else {
+        return ToCoordinator::Answer(message);
     };
+    let code = refusal_code(reason);
     let mut message = convert::session_message(message);
-    if let (Some(code), Some(v1::participant_message::Message::Refusal(refusal))) =
-        (code, message.message.as_mut())
-    {
+    if let Some(v1::participant_message::Message::Refusal(refusal)) = message.message.as_mut() {
         refusal.code = code.into();
     }
-    message
+    message.into()
 }

@@ -412,10 +412,10 @@ pub(crate) fn after(clock: &Clock, left: Duration) -> Time {
 #[cfg(test)]
 mod tests {
     use handfast_journal::{Kind, MemoryDisk, MemoryJournal};
+    use handfast_wire::frames::participant_service_server::ParticipantServiceServer;
     use handfast_wire::v1;
     use handfast_wire::v1::coordinator_message::Message;
     use handfast_wire::v1::participant_service_client::ParticipantServiceClient;
-    use handfast_wire::v1::participant_service_server::ParticipantServiceServer;
     use tokio::net::TcpListener;
     use tokio::sync::mpsc;
     use tokio_stream::StreamExt;

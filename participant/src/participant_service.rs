@@ -10,8 +10,9 @@ use handfast_commit_core::message::{FromParticipant, Report, Vote};
 use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::three_phase::SiteName;
 use handfast_commit_core::two_phase::participant::{OpenBranch, Origin};
+use handfast_wire::frames::SessionRequest;
+use handfast_wire::frames::participant_service_server::ParticipantService;
 use handfast_wire::v1;
-use handfast_wire::v1::participant_service_server::ParticipantService;
 use handfast_wire::v1::peer_service_server::PeerService;
 use handfast_wire::{convert, site};
 use tonic::{Request, Response, Status, Streaming};
@@ -62,7 +63,12 @@ pub(crate) fn check_name(ours: &ParticipantName, asked: &str) -> Result<(), Stat
 /// Reads the id of a transaction that is served.
 pub(crate) fn served_id(text: &str) -> Result<TransactionId, Status> {
     let id = convert::transaction_id(text).map_err(|error| status::invalid(&error))?;
-    if served(id) { Ok(id) } else { Err(status::unserved(id)) }
+    check_served(id).map(|()| id)
+}
+
+/// Refuses a transaction that is not served.
+pub(crate) fn check_served(id: TransactionId) -> Result<(), Status> {
+    if served(id) { Ok(()) } else { Err(status::unserved(id)) }
 }
 
 /// Refuses a coordinator that speaks of another one's transaction.
@@ -232,7 +238,7 @@ impl ParticipantService for ParticipantApi {
 
     async fn session(
         &self,
-        request: Request<Streaming<v1::SessionRequest>>,
+        request: Request<Streaming<SessionRequest>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let engine = self.ready.get()?;
         if engine.is_draining() {

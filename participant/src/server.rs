@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use handfast_runtime::listen;
 use handfast_runtime::site_service::SiteApi;
-use handfast_wire::v1::participant_service_server::ParticipantServiceServer;
+use handfast_wire::frames::participant_service_server::ParticipantServiceServer;
 use handfast_wire::v1::peer_service_server::PeerServiceServer;
 use handfast_wire::v1::site_service_server::SiteServiceServer;
 use tokio::sync::oneshot;

@@ -10,14 +10,16 @@ use std::time::Duration;
 use handfast_commit_core::id::{Incarnation, TransactionId};
 use handfast_commit_core::three_phase::SiteName;
 use handfast_commit_core::two_phase::participant::{Input, Origin, Via};
-use handfast_wire::convert::{self, InvalidField};
+use handfast_wire::convert::{self, InvalidField, PrepareOrder};
+use handfast_wire::frames::{self, Names, Order, SessionRequest};
 use handfast_wire::v1::coordinator_message::Message;
 use handfast_wire::{site, v1};
+use prost::DecodeError;
 use tokio::sync::watch;
 use tonic::{Status, Streaming};
 
 use crate::engine::Engine;
-use crate::participant_service::{check_name, check_slot, served_id};
+use crate::participant_service::{check_name, check_served, check_slot, served_id};
 use crate::session_frames::{Said, SessionFrames};
 use crate::sessions::{SessionEnds, SessionNumber};
 use crate::shard::{OnePhaseCommitted, ShardInput};
@@ -29,18 +31,22 @@ const HELLO_MAX: Duration = Duration::from_secs(10);
 /// Opens a session and serves it in a task of its own.
 pub(crate) async fn open(
     engine: Arc<Engine>,
-    mut incoming: Streaming<v1::SessionRequest>,
+    mut incoming: Streaming<SessionRequest>,
 ) -> Result<SessionFrames, Status> {
     let first = tokio::time::timeout(HELLO_MAX, incoming.message()).await;
     let first = match first {
         Ok(first) => first?.ok_or_else(|| invalid("hello", "is required"))?,
         Err(_) => return Err(Status::deadline_exceeded("no hello in time")),
     };
-    let Some(hello) = &first.hello else {
+    let (hello, origin) = {
+        let around = first.read().map_err(|error| frames::unreadable(&error))?;
+        (around.hello, around.origin)
+    };
+    let Some(hello) = hello else {
         return Err(invalid("hello", "is required on the first frame"));
     };
     check_name(engine.name(), &hello.participant)?;
-    let origin = convert::origin(first.origin.as_ref()).map_err(|error| status::invalid(&error))?;
+    let origin = convert::origin(origin.as_ref()).map_err(|error| status::invalid(&error))?;
     let stopped = |_| status::draining();
     engine.check_epoch(&origin).await.map_err(stopped)?.map_err(status::refused)?;
     let number = SessionNumber { epoch: origin.epoch, session: hello.session };
@@ -78,8 +84,8 @@ impl Session {
     /// Returns why the session is over.
     async fn serve(
         &self,
-        first: v1::SessionRequest,
-        mut incoming: Streaming<v1::SessionRequest>,
+        first: SessionRequest,
+        mut incoming: Streaming<SessionRequest>,
         said: &Said,
         mut ended: watch::Receiver<Option<String>>,
     ) -> Status {
@@ -99,8 +105,9 @@ impl Session {
         }
         let receive = async {
             let mut frame = first;
+            let mut names = Names::default();
             loop {
-                if let Err(why) = self.receive(frame) {
+                if let Err(why) = self.receive(&frame, &mut names) {
                     return why;
                 }
                 if self.engine.room().await.is_err() {
@@ -131,7 +138,8 @@ impl Session {
             one_phase_commits: commits.into_iter().map(one_phase_message).collect(),
         };
         let frame = v1::SessionResponse { welcome: Some(welcome), messages: Vec::new() };
-        said.send(Ok(frame)).map_err(|_| Status::cancelled("the coordinator has gone"))?;
+        said.send(Ok(frames::SessionResponse::of(&frame)))
+            .map_err(|_| Status::cancelled("the coordinator has gone"))?;
         self.engine.outgoing().heard(self.origin.slot, &self.origin.endpoint);
         let heard = Input::Heard { origin: self.origin.clone(), opened: true };
         self.hear(vec![ShardInput::Core(heard)])?;
@@ -157,9 +165,10 @@ impl Session {
         if latest { Ok(()) } else { Err(status::refused("a newer session is open")) }
     }
 
-    fn receive(&self, frame: v1::SessionRequest) -> Result<(), Status> {
-        let v1::SessionRequest { messages, origin, .. } = frame;
-        let origin = match origin {
+    fn receive(&self, frame: &SessionRequest, names: &mut Names) -> Result<(), Status> {
+        let unreadable = |error: DecodeError| frames::unreadable(&error);
+        let mut messages = frame.read().map_err(unreadable)?;
+        let origin = match messages.origin.take() {
             Some(origin) => {
                 convert::origin(Some(&origin)).map_err(|error| status::invalid(&error))?
             }
@@ -169,30 +178,57 @@ impl Session {
             return Err(invalid("origin", "is not the one that the session was opened with"));
         }
         let heard = Input::Heard { origin: origin.clone(), opened: false };
-        let mut inputs = Vec::with_capacity(messages.len() + 1);
+        let mut inputs = Vec::with_capacity(messages.remaining() + 1);
         inputs.push(ShardInput::Core(heard));
-        for message in messages {
-            let Some(message) = message.message else { continue };
-            // A refusal needs it, and is rare.
-            let id = |message: &Message| id_of(message).parse::<TransactionId>().ok();
-            let about = id(&message);
-            match self.input_of(message, &origin) {
-                Ok(input) => inputs.extend(input),
-                Err(refusal) => self.refuse(about, &refusal),
+        let mut refusals = Vec::new();
+        let origin = || origin.clone();
+        // Of a frame that cannot be read to its end nothing is done.
+        while let Some(order) = messages.next(self.engine.name(), names) {
+            match order.map_err(unreadable)? {
+                Order::Prepare(PrepareOrder { prepare, peers }) => {
+                    let id = prepare.id;
+                    match check_served(id) {
+                        Ok(()) => {
+                            let (origin, via) = (origin(), Via::Link);
+                            let prepare = Input::Prepare { prepare, peers, origin, via };
+                            inputs.push(ShardInput::Core(prepare));
+                        }
+                        Err(refusal) => refusals.push((Some(id), refusal)),
+                    }
+                }
+                Order::Commit { id, incarnation } => match check_served(id) {
+                    Ok(()) => {
+                        let (origin, via) = (origin(), Via::Link);
+                        let commit = Input::Commit { id, incarnation, origin, via };
+                        inputs.push(ShardInput::Core(commit));
+                    }
+                    Err(refusal) => refusals.push((Some(id), refusal)),
+                },
+                Order::Other(message) => {
+                    let Some(message) = message.message else { continue };
+                    // A refusal needs it, and is rare.
+                    let about = id_of(&message).parse::<TransactionId>().ok();
+                    match self.input_of(message, origin()) {
+                        Ok(input) => inputs.extend(input),
+                        Err(refusal) => refusals.push((about, refusal)),
+                    }
+                }
             }
+        }
+        for (about, refusal) in refusals {
+            self.refuse(about, &refusal);
         }
         self.hear(inputs)
     }
 
-    fn input_of(&self, message: Message, origin: &Origin) -> Result<Option<ShardInput>, Status> {
-        let origin = origin.clone();
+    fn input_of(&self, message: Message, origin: Origin) -> Result<Option<ShardInput>, Status> {
         let name = self.engine.name();
         Ok(Some(ShardInput::Core(match message {
             Message::Prepare(request) => {
                 check_name(name, &request.participant)?;
                 served_id(&request.transaction_id)?;
                 let order = convert::prepare(request).map_err(|error| status::invalid(&error))?;
-                let convert::PrepareOrder { prepare, peers } = order;
+                let PrepareOrder { prepare, peers } = order;
                 Input::Prepare { prepare, peers, origin, via: Via::Link }
             }
             Message::Commit(request) => {
@@ -247,7 +283,7 @@ impl Session {
             transaction_id: id.to_string(),
             message: Some(v1::participant_message::Message::Refusal(refusal)),
         };
-        self.engine.sessions().answer(self.origin.slot, message);
+        self.engine.sessions().answer(self.origin.slot, message.into());
     }
 }
 

@@ -7,54 +7,56 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use handfast_wire::v1;
-use prost::Message as _;
+use handfast_wire::frames::{SessionResponse, SessionResponseWriter};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tonic::Status;
+
+use crate::sessions::ToCoordinator;
 
 /// Messages in one frame at most, and bytes after which it is sent.
 const FRAME_MESSAGES_MAX: usize = 512;
 const FRAME_BYTES: usize = 1 << 20;
 
 /// What the session itself says: its welcome, then nothing until it ends, then why.
-pub(crate) type Said = mpsc::UnboundedSender<Result<v1::SessionResponse, Status>>;
+pub(crate) type Said = mpsc::UnboundedSender<Result<SessionResponse, Status>>;
 
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct SessionFrames {
-    said: mpsc::UnboundedReceiver<Result<v1::SessionResponse, Status>>,
+    said: mpsc::UnboundedReceiver<Result<SessionResponse, Status>>,
     welcomed: bool,
-    queue: mpsc::Receiver<v1::ParticipantMessage>,
+    queue: mpsc::Receiver<ToCoordinator>,
     /// Taken, and not in a frame yet.
-    taken: VecDeque<v1::ParticipantMessage>,
-    batch: Vec<v1::ParticipantMessage>,
+    taken: VecDeque<ToCoordinator>,
+    batch: Vec<ToCoordinator>,
 }
 
 impl SessionFrames {
     /// What has queued up already goes out behind the welcome.
-    pub(crate) fn new(queue: mpsc::Receiver<v1::ParticipantMessage>) -> (Said, Self) {
+    pub(crate) fn new(queue: mpsc::Receiver<ToCoordinator>) -> (Said, Self) {
         let (saying, said) = mpsc::unbounded_channel();
         let (taken, batch) = (VecDeque::new(), Vec::new());
         (saying, Self { said, welcomed: false, queue, taken, batch })
     }
 
-    fn frame(&mut self) -> v1::SessionResponse {
-        let mut messages = Vec::with_capacity(self.taken.len());
-        let mut bytes = 0;
-        while bytes < FRAME_BYTES
+    fn frame(&mut self) -> SessionResponse {
+        let mut frame = SessionResponseWriter::new(self.taken.len());
+        while frame.bytes() < FRAME_BYTES
             && let Some(message) = self.taken.pop_front()
         {
-            bytes += message.encoded_len();
-            messages.push(message);
+            match message {
+                ToCoordinator::Answer(message) => frame.say(message),
+                ToCoordinator::Message(message) => frame.message(&message),
+            }
         }
-        metrics::histogram!("handfast_participant_frame_messages").record(messages.len() as f64);
-        v1::SessionResponse { welcome: None, messages }
+        metrics::histogram!("handfast_participant_frame_messages").record(frame.messages() as f64);
+        frame.finish()
     }
 }
 
 impl Stream for SessionFrames {
-    type Item = Result<v1::SessionResponse, Status>;
+    type Item = Result<SessionResponse, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;

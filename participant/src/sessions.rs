@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
 use handfast_commit_core::id::{Epoch, Slot};
+use handfast_commit_core::message::FromParticipant;
 use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_wire::v1;
 use tokio::sync::{mpsc, watch};
@@ -27,6 +28,21 @@ pub(crate) struct SessionNumber {
     pub(crate) session: u64,
 }
 
+/// What a coordinator is told over its session.
+#[derive(Debug)]
+pub(crate) enum ToCoordinator {
+    /// An answer, as it is written.
+    Answer(FromParticipant),
+    /// Any message.
+    Message(Box<v1::ParticipantMessage>),
+}
+
+impl From<v1::ParticipantMessage> for ToCoordinator {
+    fn from(message: v1::ParticipantMessage) -> Self {
+        Self::Message(Box::new(message))
+    }
+}
+
 /// All sessions of this participant.
 #[derive(Debug, Default)]
 pub(crate) struct Sessions {
@@ -36,7 +52,7 @@ pub(crate) struct Sessions {
 #[derive(Debug)]
 struct OpenSession {
     number: SessionNumber,
-    queue: mpsc::Sender<v1::ParticipantMessage>,
+    queue: mpsc::Sender<ToCoordinator>,
     end: watch::Sender<Option<String>>,
 }
 
@@ -44,7 +60,7 @@ struct OpenSession {
 #[derive(Debug)]
 pub(crate) struct SessionEnds {
     /// What the coordinator is to be told.
-    pub(crate) queue: mpsc::Receiver<v1::ParticipantMessage>,
+    pub(crate) queue: mpsc::Receiver<ToCoordinator>,
     /// Says why the session is over.
     pub(crate) ended: watch::Receiver<Option<String>>,
 }
@@ -114,7 +130,7 @@ impl Sessions {
     }
 
     /// Queues an answer. Without a session it is dropped: the coordinator asks again when it has one.
-    pub(crate) fn answer(&self, slot: Slot, message: v1::ParticipantMessage) {
+    pub(crate) fn answer(&self, slot: Slot, message: ToCoordinator) {
         let open = self.lock();
         let Some(session) = open.get(&slot) else {
             return;
@@ -128,7 +144,7 @@ impl Sessions {
     }
 
     /// Queues a question. False: there is no session, or its queue is too full.
-    pub(crate) fn ask(&self, slot: Slot, message: v1::ParticipantMessage) -> Asked {
+    pub(crate) fn ask(&self, slot: Slot, message: ToCoordinator) -> Asked {
         let open = self.lock();
         let Some(session) = open.get(&slot) else {
             return Asked::NoSession;
@@ -177,8 +193,8 @@ mod tests {
         SessionNumber { epoch: Epoch(epoch), session }
     }
 
-    fn message(text: &str) -> v1::ParticipantMessage {
-        v1::ParticipantMessage { transaction_id: text.to_owned(), message: None }
+    fn message(text: &str) -> ToCoordinator {
+        v1::ParticipantMessage { transaction_id: text.to_owned(), message: None }.into()
     }
 
     #[test]
@@ -215,6 +231,8 @@ mod tests {
         sessions.answer(SLOT, message("one too many"));
         assert!(ends.ended.borrow().is_some());
         assert_eq!(ends.queue.len(), QUEUE_MAX);
-        assert_eq!(ends.queue.try_recv().map(|m| m.transaction_id), Ok("q".to_owned()));
+        let first = ends.queue.try_recv();
+        let question = matches!(&first, Ok(ToCoordinator::Message(m)) if m.transaction_id == "q");
+        assert!(question, "{first:?}");
     }
 }

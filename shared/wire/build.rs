@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "handfast/storage/v1/record.proto",
     ];
     println!("cargo:rerun-if-changed={}", root.display());
-    let descriptors = protox::compile(files.iter().map(|file| root.join(file)), [&root])?;
+    let mut descriptors = protox::compile(files.iter().map(|file| root.join(file)), [&root])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     // For gRPC reflection.
     std::fs::write(out.join("descriptors.bin"), prost_bytes(&descriptors))?;
@@ -25,7 +25,32 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Everybody's type for a status in a message, and so the one that the RPC library has.
         .extern_path(".google.rpc.Status", "::tonic_types::pb::Status")
         .build_transport(false)
-        .compile_fds(descriptors)?;
+        .compile_fds(descriptors.clone())?;
+    // The services whose streams carry every transaction once more, with those frames as their bytes.
+    let frames = out.join("frames");
+    std::fs::create_dir_all(&frames)?;
+    for file in &mut descriptors.file {
+        file.service.retain(|service| {
+            ["ParticipantService", "TransactionService"].contains(&service.name())
+        });
+    }
+    let mut services = tonic_prost_build::configure()
+        .out_dir(frames)
+        .extern_path(".handfast.v1", "crate::v1")
+        .extern_path(".handfast.storage.v1", "crate::storage")
+        .extern_path(".google.rpc.Status", "::tonic_types::pb::Status")
+        .codec_path("crate::frames::Codec")
+        .build_transport(false);
+    for frame in [
+        "SessionRequest",
+        "SessionResponse",
+        "StreamTransactionsRequest",
+        "StreamTransactionsResponse",
+    ] {
+        services = services
+            .extern_path(format!(".handfast.v1.{frame}"), format!("crate::frames::{frame}"));
+    }
+    services.compile_fds(descriptors)?;
     Ok(())
 }
 

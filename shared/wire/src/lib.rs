@@ -20,6 +20,7 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 
 pub mod convert;
 pub mod fields;
+pub mod frames;
 pub mod record;
 pub mod site;
 pub mod site_record;

@@ -55,7 +55,8 @@ impl Client {
         };
         v1::TransactionCall {
             call_id: number as u64,
-            timeout: None,
+            // The client library says how long each caller waits.
+            timeout: Some(prost_types::Duration { seconds: 30, nanos: 0 }),
             request: Some(Request::Execute(execute)),
         }
     }

@@ -25,10 +25,11 @@ use handfast_coordinator::view;
 use handfast_journal::{Flush, Kind, LogWriter, MemoryDisk, MemoryJournal, WriterOptions};
 use handfast_runtime::driver::{Driver, Gated, Machine};
 use handfast_wire::convert::{self, FromSession};
+use handfast_wire::frames::{
+    Call, CallRequest, ExecuteCall, Names, SessionRequest, SessionRequestWriter, SessionResponse,
+    StreamTransactionsRequest, StreamTransactionsResponse, StreamTransactionsResponseWriter,
+};
 use handfast_wire::v1;
-use handfast_wire::v1::transaction_answer::Answer;
-use handfast_wire::v1::transaction_call;
-use prost::Message;
 use tokio::sync::oneshot;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -53,6 +54,10 @@ pub struct Coordinator {
     queues: Vec<Vec<ToParticipant>>,
     /// Calls that have not been answered.
     calls: Vec<(u64, oneshot::Receiver<Reply>)>,
+    /// Calls that have been answered since the last frame of answers.
+    replies: usize,
+    /// The names in calls.
+    read_names: Names,
 }
 
 impl Coordinator {
@@ -78,8 +83,18 @@ impl Coordinator {
             one_phase_commits: Vec::new(),
         });
         let inputs: Vec<_> = connected.collect();
-        let mut coordinator =
-            Self { identity, sequences, driver, outbox, writer, names, queues, calls: Vec::new() };
+        let mut coordinator = Self {
+            identity,
+            sequences,
+            driver,
+            outbox,
+            writer,
+            names,
+            queues,
+            calls: Vec::new(),
+            replies: 0,
+            read_names: Names::default(),
+        };
         coordinator.handle(now, inputs);
         Ok(coordinator)
     }
@@ -124,7 +139,10 @@ impl Coordinator {
                         self.queues[index].push(message);
                     }
                 }
-                ShardAction::Core(Action::Reply { to, reply }) => to.send(reply),
+                ShardAction::Core(Action::Reply { to, reply }) => {
+                    self.replies += 1;
+                    to.send(reply);
+                }
                 ShardAction::Core(Action::Note(Event::Alarm { id, participant, alarm })) => {
                     panic!("ALARM: {id}: {participant} {alarm}")
                 }
@@ -150,10 +168,11 @@ impl Coordinator {
     /// Reads a frame of calls.
     #[inline(never)]
     pub fn read_calls(&mut self, frame: Bytes, now: Now) -> anyhow::Result<Vec<ShardInput>> {
-        let calls = v1::StreamTransactionsRequest::decode(frame)?.calls;
+        let frame = StreamTransactionsRequest::new(frame);
+        let calls = frame.read(&mut self.read_names)?;
         let mut inputs = Vec::with_capacity(calls.len());
-        for v1::TransactionCall { call_id, request, .. } in calls {
-            let Some(transaction_call::Request::Execute(request)) = request else {
+        for Call { call_id, timeout: _, request } in calls {
+            let CallRequest::Execute(request) = request else {
                 bail!("call {call_id} is another one")
             };
             let (to, answered) = ReplyTo::new(None);
@@ -166,49 +185,55 @@ impl Coordinator {
 
     /// A frame of what has been answered since the last one.
     #[inline(never)]
-    pub fn write_answers(&mut self) -> Option<Vec<u8>> {
-        let mut answers = Vec::new();
+    pub fn write_answers(&mut self) -> Option<StreamTransactionsResponse> {
+        let mut frame = StreamTransactionsResponseWriter::default();
+        // As many as a frame of the product makes room for: those that have been answered.
+        frame.reserve(self.replies);
+        self.replies = 0;
         self.calls.retain_mut(|(call_id, answered)| {
             let Ok(reply) = answered.try_recv() else { return true };
-            let outcome = match reply {
-                Reply::Outcome(outcome) => Some(view::outcome(outcome)),
+            match reply {
+                Reply::Outcome(outcome) if view::is_plain(&outcome) => {
+                    frame.committed(*call_id, &outcome, false);
+                }
                 // The client says that it wanted something else.
-                _ => None,
-            };
-            let answer = Some(Answer::Execute(v1::ExecuteTransactionResponse { outcome }));
-            answers.push(v1::TransactionAnswer { call_id: *call_id, answer });
+                _ => frame.message(&v1::TransactionAnswer { call_id: *call_id, answer: None }),
+            }
             false
         });
-        let frame = v1::StreamTransactionsResponse { answers };
-        (!frame.answers.is_empty()).then(|| frame.encode_to_vec())
+        (frame.answers() > 0).then(|| frame.finish())
     }
 
     // ---- the participants' sessions ---------------------------------------------------------------
 
     /// A frame of what has queued up for a participant.
     #[inline(never)]
-    pub fn write_frame(&mut self, index: usize) -> Option<Vec<u8>> {
+    pub fn write_frame(&mut self, index: usize) -> Option<SessionRequest> {
         let queue = std::mem::take(&mut self.queues[index]);
         if queue.is_empty() {
             return None;
         }
         let name = &self.names[index];
-        let endpoint_of = |_: &ParticipantName| "http://127.0.0.1:7430".to_owned();
-        let messages = queue
-            .into_iter()
-            .map(|message| convert::coordinator_message(name, message, None, endpoint_of))
-            .collect();
-        let origin = Some(convert::origin_message(&self.origin()));
-        Some(v1::SessionRequest { hello: None, messages, origin }.encode_to_vec())
+        let endpoint_of =
+            |_: &ParticipantName, to: &mut String| to.push_str("http://127.0.0.1:7430");
+        let work = queue.iter().map(work_bytes).sum();
+        let mut frame = SessionRequestWriter::new(queue.len(), work);
+        for message in queue {
+            frame.say(name, message, endpoint_of);
+        }
+        Some(frame.finish(&convert::origin_message(&self.origin())))
     }
 
     /// Reads a frame of a participant.
     #[inline(never)]
-    pub fn read_frame(&self, index: usize, frame: Bytes) -> anyhow::Result<Vec<ShardInput>> {
-        let messages = v1::SessionResponse::decode(frame)?.messages;
-        let mut inputs = Vec::with_capacity(messages.len());
-        for message in messages {
-            match convert::participant_message(message)? {
+    pub fn read_frame(
+        &self,
+        index: usize,
+        frame: &SessionResponse,
+    ) -> anyhow::Result<Vec<ShardInput>> {
+        let mut inputs = Vec::new();
+        for message in frame.read()? {
+            match message?? {
                 FromSession::Message(message) => {
                     let from = self.names[index].clone();
                     inputs.push(ShardInput::Received { from, message });
@@ -221,15 +246,20 @@ impl Coordinator {
     }
 }
 
+/// What a message has of work.
+fn work_bytes(message: &ToParticipant) -> usize {
+    match message {
+        ToParticipant::Prepare(prepare) => prepare.work.as_ref().map_or(0, Bytes::len),
+        _ => 0,
+    }
+}
+
 /// A call as the shard takes it.
-fn execute(
-    request: v1::ExecuteTransactionRequest,
-    waiter: Waiter<ReplyTo>,
-) -> anyhow::Result<ShardInput> {
-    let id = convert::request_id(&request.request_id)?.context("a call without a request_id")?;
+fn execute(request: ExecuteCall, waiter: Waiter<ReplyTo>) -> anyhow::Result<ShardInput> {
+    let id = request.request_id.context("a call without a request_id")?;
     let mut branches = BTreeMap::new();
-    for branch in request.branches {
-        branches.insert(convert::participant_name(&branch.participant)?, branch.payload);
+    for (name, payload) in request.branches {
+        branches.insert(name, payload);
     }
     let mut digest = Xxh3::new();
     for (name, work) in &branches {

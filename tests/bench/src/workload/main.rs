@@ -21,7 +21,6 @@ mod participant;
 use std::process::ExitCode;
 
 use anyhow::{Context, ensure};
-use bytes::Bytes;
 use handfast_commit_core::step::{Now, Time};
 use handfast_journal::Flush;
 
@@ -106,20 +105,20 @@ impl World {
         self.coordinator.handle(self.now, Vec::new());
         for (index, participant) in self.participants.iter_mut().enumerate() {
             if let Some(frame) = self.coordinator.write_frame(index) {
-                let inputs = participant.read_frame(Bytes::from(frame))?;
+                let inputs = participant.read_frame(frame.as_bytes().clone())?;
                 participant.handle(self.now, inputs)?;
                 moved = true;
             }
             moved |= participant.sync(flush)?;
             participant.handle(self.now, Vec::new())?;
             if let Some(frame) = participant.write_frame() {
-                let inputs = self.coordinator.read_frame(index, Bytes::from(frame))?;
+                let inputs = self.coordinator.read_frame(index, &frame)?;
                 self.coordinator.handle(self.now, inputs);
                 moved = true;
             }
         }
         if let Some(answers) = self.coordinator.write_answers() {
-            self.client.read_answers(Bytes::from(answers))?;
+            self.client.read_answers(answers.as_bytes().clone())?;
             moved = true;
         }
         self.now.at = self.now.at.plus(TURN_US);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use bytes::Bytes;
 use handfast_commit_core::id::{Incarnation, ParticipantName, TransactionId};
 use handfast_commit_core::message::FromParticipant;
@@ -22,13 +22,11 @@ use handfast_commit_core::two_phase::participant::{
 use handfast_journal::{Flush, Journal, Kind, LogWriter, MemoryDisk, MemoryJournal, WriterOptions};
 use handfast_participant::resources::key_value::{KeyValueConfig, KeyValueStore};
 use handfast_participant::simulation::{
-    AnyResource, ParticipantShard, ShardAction, ShardInput, Waiter, call, claim, restore, tell,
+    AnyResource, ParticipantShard, ShardAction, ShardInput, call, claim, restore, tell,
 };
 use handfast_runtime::driver::{Driver, Gated};
 use handfast_wire::convert::{self, PrepareOrder};
-use handfast_wire::v1;
-use handfast_wire::v1::coordinator_message::Message as Order;
-use prost::Message;
+use handfast_wire::frames::{Names, Order, SessionRequest, SessionResponse, SessionResponseWriter};
 
 use crate::outbox::Outbox;
 
@@ -38,6 +36,8 @@ pub struct Participant {
     outbox: Outbox<ShardAction>,
     writer: LogWriter<Gated<ShardAction, Outbox<ShardAction>>>,
     store: Arc<dyn AnyResource>,
+    name: ParticipantName,
+    names: Names,
     /// What goes into the next frame.
     queue: Vec<FromParticipant>,
     /// What the store has said, until the shard hears it.
@@ -62,8 +62,8 @@ impl Participant {
             LogWriter::new(Box::new(journal), WriterOptions::default(), Box::new(()));
         let outbox = Outbox::default();
         let driver = Driver::new(shard, log, outbox.clone());
-        let (queue, results) = (Vec::new(), VecDeque::new());
-        let mut participant = Self { driver, outbox, writer, store, queue, results };
+        let (names, queue, results) = (Names::default(), Vec::new(), VecDeque::new());
+        let mut participant = Self { driver, outbox, writer, store, name, names, queue, results };
         let heard = ShardInput::Core(Input::Heard { origin, opened: true });
         participant.handle(now, vec![heard])?;
         participant.sync(Flush::Everything)?;
@@ -132,42 +132,36 @@ impl Participant {
 
     /// Reads a frame of the coordinator.
     #[inline(never)]
-    pub fn read_frame(&self, frame: Bytes) -> anyhow::Result<Vec<ShardInput>> {
-        let v1::SessionRequest { messages, origin, .. } = v1::SessionRequest::decode(frame)?;
-        let origin = convert::origin(origin.as_ref())?;
-        let mut inputs = Vec::with_capacity(messages.len() + 1);
+    pub fn read_frame(&mut self, frame: Bytes) -> anyhow::Result<Vec<ShardInput>> {
+        let frame = SessionRequest::new(frame);
+        let mut messages = frame.read()?;
+        let origin = convert::origin(messages.origin.as_ref())?;
+        let mut inputs = Vec::with_capacity(messages.remaining() + 1);
         let heard = Input::Heard { origin: origin.clone(), opened: false };
         inputs.push(ShardInput::Core(heard));
-        for message in messages {
-            let message = message.message.context("a message without content")?;
-            inputs.push(ShardInput::Core(input_of(message, origin.clone())?));
+        while let Some(order) = messages.next(&self.name, &mut self.names) {
+            let (origin, via) = (origin.clone(), Via::Link);
+            inputs.push(ShardInput::Core(match order? {
+                Order::Prepare(PrepareOrder { prepare, peers }) => {
+                    Input::Prepare { prepare, peers, origin, via }
+                }
+                Order::Commit { id, incarnation } => Input::Commit { id, incarnation, origin, via },
+                Order::Other(message) => bail!("this is said in another way: {message:?}"),
+            }));
         }
         Ok(inputs)
     }
 
     /// A frame of what has queued up for the coordinator.
     #[inline(never)]
-    pub fn write_frame(&mut self) -> Option<Vec<u8>> {
-        let queue = std::mem::take(&mut self.queue);
-        if queue.is_empty() {
+    pub fn write_frame(&mut self) -> Option<SessionResponse> {
+        if self.queue.is_empty() {
             return None;
         }
-        let messages = queue.into_iter().map(convert::session_message).collect();
-        Some(v1::SessionResponse { welcome: None, messages }.encode_to_vec())
+        let mut frame = SessionResponseWriter::new(self.queue.len());
+        for message in self.queue.drain(..) {
+            frame.say(message);
+        }
+        Some(frame.finish())
     }
-}
-
-fn input_of(message: Order, origin: Origin) -> anyhow::Result<Input<Waiter>> {
-    Ok(match message {
-        Order::Prepare(request) => {
-            let PrepareOrder { prepare, peers } = convert::prepare(request)?;
-            Input::Prepare { prepare, peers, origin, via: Via::Link }
-        }
-        Order::Commit(request) => {
-            let id = convert::transaction_id(&request.transaction_id)?;
-            let incarnation = Incarnation(request.participant_incarnation);
-            Input::Commit { id, incarnation, origin, via: Via::Link }
-        }
-        message => bail!("nothing aborts, and nothing is in doubt: {message:?}"),
-    })
 }

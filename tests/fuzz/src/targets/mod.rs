@@ -4,6 +4,7 @@ pub(crate) mod command_line;
 pub(crate) mod configuration;
 pub(crate) mod coordinator;
 pub(crate) mod folder;
+pub(crate) mod frames;
 pub(crate) mod key_value;
 pub(crate) mod participant;
 pub(crate) mod records;

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use handfast_commit_core::id::Incarnation;
 use handfast_coordinator::config::CoordinatorConfig;
 use handfast_coordinator::coordinator_service::CoordinatorApi;
@@ -16,11 +17,12 @@ use handfast_coordinator::ready::Ready;
 use handfast_coordinator::transaction_service::TransactionApi;
 use handfast_journal::{Kind, MemoryDisk, MemoryJournal};
 use handfast_wire::convert;
+use handfast_wire::frames::StreamTransactionsRequest;
+use handfast_wire::frames::transaction_service_server::TransactionService;
 use handfast_wire::v1;
 use handfast_wire::v1::coordinator_service_server::CoordinatorService;
 use handfast_wire::v1::transaction_answer::Answer;
 use handfast_wire::v1::transaction_call::Request as Call;
-use handfast_wire::v1::transaction_service_server::TransactionService;
 use prost::Message;
 use tokio_stream::StreamExt;
 use tonic::metadata::MetadataValue;
@@ -122,14 +124,16 @@ impl Server {
 impl Server {
     /// The only frame of a stream, and what comes back.
     async fn stream(&self, frame: &[u8]) {
-        let Ok(frame) = v1::StreamTransactionsRequest::decode(frame) else { return };
-        let calls = frame.calls.len();
+        let frame = StreamTransactionsRequest::new(Bytes::copy_from_slice(frame));
+        let Ok(v1::StreamTransactionsRequest { calls }) = frame.decode() else { return };
+        let calls = calls.len();
         let frames = tokio_stream::once(Ok(frame));
         let mut answers = self.transactions.open_stream(frames).expect("it serves");
         let mut answered = 0;
         let all = async {
             while let Some(frame) = answers.next().await {
-                for answer in frame.expect("it could be read").answers {
+                let frame = frame.expect("it could be read").decode().expect("it is a frame");
+                for answer in frame.answers {
                     answered += 1;
                     match answer.answer.expect("it says something") {
                         Answer::Status(status) => refused("a call", &convert::status(&status)),

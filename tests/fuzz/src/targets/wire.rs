@@ -19,6 +19,7 @@ use crate::Example;
 use crate::messages::Sample;
 use crate::random::Random;
 use crate::sample;
+use crate::targets::frames;
 
 /// A kind of message and what its receiver does first.
 struct Kind {
@@ -32,8 +33,11 @@ macro_rules! kinds {
     ($($message:ident => $convert:expr),* $(,)?) => {
         &[$(Kind {
             name: stringify!($message),
-            receive: |bytes| if let Some(message) = decoded::<v1::$message>(bytes) {
-                ($convert)(message);
+            receive: |bytes| {
+                frames::compare(stringify!($message), bytes);
+                if let Some(message) = decoded::<v1::$message>(bytes) {
+                    ($convert)(message);
+                }
             },
             sample: |random| v1::$message::sample(random).encode_to_vec(),
         }),*]
