@@ -24,6 +24,7 @@
 //! Who is connected, how bytes look, what a queue's length is, what time people read on their clocks
 //! (it passes through, and nothing is decided by it).
 
+mod by_id;
 pub mod id;
 mod jitter;
 pub mod limits;

@@ -154,8 +154,8 @@ impl std::fmt::Debug for HandedOver {
 }
 
 impl HandedOver {
-    /// Does what the task has not done yet, here and now. To be called when the log's thread has ended, so
-    /// that all that the log has made durable has its effects when this returns.
+    /// Ends the task, and does here and now what it has not begun to do. To be called when the log's thread has
+    /// ended: nothing comes after that.
     pub fn finish(&self) {
         (self.0)();
     }

@@ -58,10 +58,10 @@ impl<T> HandOver<T> {
         }
     }
 
-    /// All that has been given, into `taken`, which is empty.
+    /// All that has been given, into `taken`, which is empty. It stays empty at the end.
     fn poll_take(&self, context: &mut Context<'_>, taken: &mut Vec<T>) -> Poll<()> {
         let mut state = self.lock();
-        if state.given.is_empty() {
+        if state.given.is_empty() && state.end.is_none() {
             state.taker = Some(context.waker().clone());
             return Poll::Pending;
         }
@@ -69,12 +69,15 @@ impl<T> HandOver<T> {
         Poll::Ready(())
     }
 
-    /// Acts on what is given, for ever.
+    /// Acts on what is given, until the end.
     pub(crate) async fn take(&self, mut act: impl FnMut(T)) {
         let mut taker = Taker { from: self, acting: false };
         let mut taken = Vec::new();
         loop {
             std::future::poll_fn(|context| self.poll_take(context, &mut taken)).await;
+            if taken.is_empty() {
+                return;
+            }
             taker.acting = true;
             taken.drain(..).for_each(&mut act);
             taker.acting = false;
@@ -87,7 +90,13 @@ impl<T> HandOver<T> {
     pub(crate) fn end(&self) -> Vec<T> {
         let mut state = self.lock();
         state.end.get_or_insert(End::Ended);
-        std::mem::take(&mut state.given)
+        let left = std::mem::take(&mut state.given);
+        let taker = state.taker.take();
+        drop(state);
+        if let Some(taker) = taker {
+            taker.wake();
+        }
+        left
     }
 
     /// The state is whole between any two statements, whoever panicked in between.
@@ -194,6 +203,17 @@ mod tests {
         assert!(give(&hand_over, &[1, 2]));
         assert_eq!(hand_over.end(), [1, 2]);
         assert!(!give(&hand_over, &[3]));
+    }
+
+    #[tokio::test]
+    async fn the_taker_ends_with_the_hand_over() {
+        let hand_over = Arc::new(HandOver::default());
+        let (mut done, task) = taking(&hand_over);
+        assert!(give(&hand_over, &[1]));
+        assert_eq!(done.recv().await, Some(1));
+        assert!(hand_over.end().is_empty());
+        task.await.expect("no panic");
+        assert!(!give(&hand_over, &[2]));
     }
 
     #[tokio::test]

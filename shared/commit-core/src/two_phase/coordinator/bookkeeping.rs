@@ -258,7 +258,7 @@ impl<W> Coordinator<W> {
                 return Some(format!("request {request} is not the one of {id}"));
             }
         }
-        for (id, transaction) in &self.transactions {
+        for (id, transaction) in self.transactions.iter() {
             let undecided = matches!(
                 transaction.phase,
                 Phase::Active { .. } | Phase::Preparing { .. } | Phase::Delegated { .. }

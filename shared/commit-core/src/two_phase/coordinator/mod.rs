@@ -26,6 +26,7 @@ pub use inputs::{
 };
 pub use view::{BranchState, BranchView, Phase as PhaseView, TransactionView};
 
+use crate::by_id::ById;
 use crate::id::{
     Epoch, Incarnation, ParticipantName, Protocol, RequestId, Sequence, Slot, TransactionId,
 };
@@ -103,7 +104,7 @@ type Out<W> = Steps<CoordinatorRecord, Action<W>>;
 pub struct Coordinator<W> {
     pub(crate) identity: Identity,
     pub(crate) config: Config,
-    pub(crate) transactions: BTreeMap<TransactionId, Transaction<W>>,
+    pub(crate) transactions: ById<Transaction<W>>,
     /// Those of `transactions` that may still send PREPARE, by age.
     pub(crate) undecided: BTreeSet<TransactionId>,
     /// Running requests by the client's name.
@@ -131,7 +132,7 @@ impl<W> Coordinator<W> {
         Self {
             identity,
             config,
-            transactions: BTreeMap::new(),
+            transactions: ById::new(),
             undecided: BTreeSet::new(),
             requests: BTreeMap::new(),
             ending: BTreeMap::new(),

@@ -23,6 +23,7 @@ pub use inputs::{
     Action, Alarm, Ending, Event, Input, Origin, ResourceCall, ResourceResult, SessionRefusal, Via,
 };
 
+use crate::by_id::ById;
 use crate::id::{Epoch, Incarnation, Protocol, RequestId, Sequence, Slot, TransactionId};
 use crate::marks::{Mark, mark};
 use crate::message::{FromParticipant, Vote};
@@ -71,7 +72,7 @@ const PROTOCOLS: [Protocol; 2] = [Protocol::TwoPhase, Protocol::ThreePhase];
 pub struct Participant<W> {
     pub(crate) incarnation: Incarnation,
     pub(crate) config: Config,
-    pub(crate) branches: BTreeMap<TransactionId, Branch<W>>,
+    pub(crate) branches: ById<Branch<W>>,
     /// Those of `branches` that are finished: they go when their coordinator has passed them.
     finished: BTreeSet<TransactionId>,
     /// Where the last end of those that went before is in the log: whatever speaks of one of them waits for it.
@@ -119,7 +120,7 @@ impl<W> Participant<W> {
         Self {
             incarnation,
             config,
-            branches: BTreeMap::new(),
+            branches: ById::new(),
             finished: BTreeSet::new(),
             forgotten_at: Position(0),
             requests: BTreeMap::new(),

@@ -85,7 +85,7 @@ impl<W> Participant<W> {
     pub(super) fn inquire_all(&mut self, slot: Slot) {
         let mut asked = Vec::new();
         let mut sites = Vec::new();
-        for (id, branch) in &self.branches {
+        for (id, branch) in self.branches.iter() {
             match branch {
                 Branch::Prepared(in_doubt) if id.slot() == slot => {
                     asked.push((*id, in_doubt.record.coordinator_incarnation));
