@@ -414,6 +414,33 @@ mod tests {
         let next = Step { gate: Position(2), then: vec!["reply"], ..step(&["next"], 3) };
         assert_eq!(world.handle(next), ["reply"]);
     }
+
+    #[tokio::test]
+    async fn what_is_durable_can_be_left_to_a_task() {
+        let mut world = World::new();
+        let handed_over = world.driver.hand_over(&Handle::current());
+        let vote = Step { gate: Position(1), then: vec!["vote"], ..step(&["prepared"], 1) };
+        assert_eq!(world.handle(vote), NOTHING);
+        assert_eq!(world.write(), NOTHING, "it is the task's");
+        // Durable, and not done yet: whatever speaks of the same record stays behind it.
+        let repeat = Step { gate: Position(1), then: vec!["vote again"], ..step(&[], 1) };
+        assert_eq!(world.handle(repeat), NOTHING);
+        assert_eq!(world.write(), NOTHING);
+        tokio::task::yield_now().await;
+        assert_eq!(world.done.take(), ["vote", "vote again"]);
+        let repeat = Step { gate: Position(1), then: vec!["vote once more"], ..step(&[], 1) };
+        assert_eq!(world.handle(repeat), ["vote once more"]);
+        // The end: nobody comes by any more.
+        let vote = Step { gate: Position(2), then: vec!["last vote"], ..step(&["prepared"], 2) };
+        assert_eq!(world.handle(vote), NOTHING);
+        assert_eq!(world.write(), NOTHING);
+        handed_over.finish();
+        assert_eq!(world.done.take(), ["last vote"]);
+        let vote = Step { gate: Position(3), then: vec!["too late"], ..step(&["prepared"], 3) };
+        assert_eq!(world.handle(vote), NOTHING);
+        assert_eq!(world.write(), ["too late"], "as without a task");
+    }
+
     #[test]
     fn after_a_failed_sync_nothing_is_done_any_more() {
         let disk = MemoryDisk::new(1);
