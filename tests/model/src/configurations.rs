@@ -320,7 +320,7 @@ fn links() -> Vec<Bounds> {
                 Mark::VotedNo,
                 Mark::RetryBegins,
             ],
-            states: 149_390,
+            states: 136_793,
             ..bounds(
                 "one-phase",
                 "the only participant commits alone; everybody dies and the client repeats its request",
@@ -331,7 +331,7 @@ fn links() -> Vec<Bounds> {
         Bounds {
             budget: Budget { crashes: 1, cuts: 1, retries: 1, aborts: 1, ..NOTHING },
             marks: &[Mark::OnePhaseFollows, Mark::StopRefused, Mark::Stopped],
-            states: 21_135,
+            states: 19_127,
             ..bounds(
                 "one-phase-stop",
                 "the only participant commits alone, takes its time, and the client changes its mind",
@@ -377,7 +377,7 @@ fn three_phase() -> Vec<Bounds> {
                 Mark::Unvoted,
                 Mark::ToldByLeader,
             ],
-            states: 5_423,
+            states: 5_197,
             ..bounds(
                 "three-phase-one-leader",
                 "two participants, one of which leads at every moment",
@@ -396,7 +396,7 @@ fn three_phase() -> Vec<Bounds> {
                 Mark::ToldByLeader,
                 Mark::Forgot,
             ],
-            states: 36_453,
+            states: 36_326,
             ..bounds(
                 "three-phase-two-leaders",
                 "two participants, both of which lead at every moment",
@@ -417,7 +417,7 @@ fn three_phase() -> Vec<Bounds> {
                 Mark::RestartPresumes,
                 Mark::Refused,
             ],
-            states: 21_469,
+            states: 21_380,
             ..bounds(
                 "three-phase-coordinator-crash",
                 "the coordinator dies at every moment and leads when it is back, against a participant",
@@ -440,7 +440,7 @@ fn three_phase() -> Vec<Bounds> {
         of(Bounds {
             disk: Disk::Prompt,
             marks: &[Mark::VotedNo, Mark::ReadOnly, Mark::Committed, Mark::Aborted],
-            states: 5_487,
+            states: 5_430,
             ..bounds(
                 "three-phase-votes",
                 "one that leads, one that may say no or may have only read",
@@ -468,7 +468,7 @@ fn three_phase() -> Vec<Bounds> {
             witnesses: 1,
             disk: Disk::Prompt,
             marks: &[Mark::LedToCommit, Mark::LedToAbort, Mark::Committed, Mark::Forgot],
-            states: 18_419,
+            states: 18_306,
             ..bounds(
                 "three-phase-witness",
                 "two participants and a witness; one participant leads at every moment",
@@ -481,7 +481,7 @@ fn three_phase() -> Vec<Bounds> {
             returns: false,
             disk: Disk::Prompt,
             marks: &[Mark::Unvoted, Mark::LedToCommit, Mark::LedToAbort],
-            states: 2_839,
+            states: 2_803,
             ..bounds(
                 "three-phase-alone",
                 "the coordinator dies at every moment and stays away: one of two participants leads",
@@ -506,7 +506,7 @@ fn three_phase() -> Vec<Bounds> {
             disk: Disk::Prompt,
             marks: &[Mark::DoubtSurvives, Mark::LedToCommit, Mark::LedToAbort, Mark::Refused],
             effort: Effort::Full,
-            states: 150_503,
+            states: 149_766,
             ..bounds(
                 "three-phase-participant-crash",
                 "two leaders, one of which dies at every moment",

@@ -111,10 +111,12 @@ impl World {
         let id = message.id();
         let kept = kept(&*running.reader, id);
         let wrong = match &message {
-            // Or it was, and has been aborted since: a vote that comes late changes nothing.
+            // Or it was, and has been aborted since: a vote that comes late changes nothing. A site that has led
+            // everybody to the decision may even forget it with the same sync that the repeated vote waits for.
             FromParticipant::Voted { vote: Vote::Prepared, .. } => {
                 !matches!(kept, Kept::Prepared | Kept::Finished { .. })
                     && !self.said_aborted.contains(&(index, id))
+                    && !self.decisions.contains_key(&id)
             }
             FromParticipant::Voted { vote: Vote::Committed { earlier }, .. } => {
                 earlier.is_none() && kept != Kept::OnePhase
