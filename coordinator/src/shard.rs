@@ -276,7 +276,8 @@ impl CoordinatorShard {
                 let stored = match &request {
                     Some(_) if mutant(Mutant::RequestNotAsked) => None,
                     Some(request) if self.core.running_request(&request.id).is_none() => {
-                        self.store.find_request(&request.id)?.and_then(|found| found.stored())
+                        // One that has aborted may be tried again: nothing has to be known of it.
+                        self.store.find_committed(&request.id)?.and_then(|found| found.stored())
                     }
                     _ => None,
                 };

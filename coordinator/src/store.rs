@@ -148,15 +148,23 @@ impl Store {
         }
     }
 
-    /// What became of a client's request: the attempt that committed, or else the latest one.
+    /// The attempt of a client's request that has committed.
     ///
-    /// Every new transaction asks this, and nearly always there is nothing: so these are look-ups of whole
-    /// keys, which a filter answers.
+    /// Every new transaction asks this, and nearly always there is nothing: so this is a look-up of a whole
+    /// key, which a filter answers.
+    ///
+    /// # Errors
+    /// When the journal cannot answer.
+    pub fn find_committed(&self, request: &RequestId) -> Result<Option<Found>, StoreError> {
+        self.find_under(committed_key(request))
+    }
+
+    /// What became of a client's request: the attempt that committed, or else the latest one.
     ///
     /// # Errors
     /// When the journal cannot answer.
     pub fn find_request(&self, request: &RequestId) -> Result<Option<Found>, StoreError> {
-        let found = self.find_under(committed_key(request))?;
+        let found = self.find_committed(request)?;
         let stored = found.as_ref().and_then(Found::stored);
         if matches!(stored, Some(Stored::Committed { .. })) {
             return Ok(found);

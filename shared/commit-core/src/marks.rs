@@ -54,7 +54,6 @@ marks! {
     RequestEnding, "request-ending",
         "A request that was committed in one phase is answered when its end is in the log, not before.";
     RequestLogged, "request-logged", "A request that the log says is committed is not carried out again.";
-    RequestTriedAgain, "request-tried-again", "A request whose earlier attempt aborted may be tried again.";
     RequestReused, "request-reused", "A request_id under which something else was asked for is refused.";
     CommitRepeated, "commit-repeated", "A repeated commit call waits for the same outcome.";
     EnlistedAgain, "enlisted-again", "A repeated enlistment changes nothing.";

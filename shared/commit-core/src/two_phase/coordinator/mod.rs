@@ -322,9 +322,6 @@ impl<W> Coordinator<W> {
                 return self.out.act(Action::Reply { to: waiter.to, reply });
             }
             // An aborted first attempt may be tried again; a committed one is the answer.
-            if stored == Some(Stored::Aborted) {
-                mark(Mark::RequestTriedAgain);
-            }
             if let Some(Stored::Committed { id, request: first }) = stored {
                 if first.is_some_and(|first| !first.may_be(request)) {
                     mark(Mark::RequestReused);
