@@ -220,7 +220,8 @@ impl Task<'_> {
     fn receive(&self, mut messages: ParticipantMessages<'_>) -> Result<(), Broken> {
         let sequences = self.shards.sequences();
         let mut inputs: Vec<Vec<ShardInput>> = Vec::new();
-        inputs.resize_with(self.shards.all().len(), Vec::new);
+        let each = messages.remaining().div_ceil(self.shards.all().len().max(1));
+        inputs.resize_with(self.shards.all().len(), || Vec::with_capacity(each));
         let mut garbage = None;
         for message in messages.by_ref() {
             match message.map_err(|error| frames::unreadable(&error))? {
