@@ -293,7 +293,7 @@ pub fn encode_participant(record: &ParticipantRecord) -> ParticipantWrite {
             Record::Prepared(storage::PreparedBranch {
                 epoch: branch.id.epoch().0,
                 coordinator_incarnation: branch.coordinator_incarnation.0,
-                coordinator_endpoint: branch.coordinator_endpoint.clone(),
+                coordinator_endpoint: branch.coordinator_endpoint.to_string(),
                 peers: peer_messages(&branch.peers),
                 result: branch.result.to_vec(),
                 since_ms: branch.since_ms,
@@ -334,7 +334,7 @@ pub fn decode_participant(key: &[u8], value: &[u8]) -> Result<ParticipantRecord,
         Some(Record::Prepared(branch)) => ParticipantRecord::Prepared(PreparedBranch {
             id,
             coordinator_incarnation: Incarnation(branch.coordinator_incarnation),
-            coordinator_endpoint: branch.coordinator_endpoint,
+            coordinator_endpoint: branch.coordinator_endpoint.into(),
             peers: peers(key, branch.peers)?,
             result: branch.result.into(),
             since_ms: branch.since_ms,
