@@ -61,9 +61,10 @@ impl Shards {
         self.handles.iter().for_each(ShardHandle::turn);
     }
 
-    /// Nothing yet for each shard, to be submitted.
-    pub(crate) fn no_inputs(&self) -> Vec<Vec<ShardInput>> {
-        self.handles.iter().map(|_| Vec::new()).collect()
+    /// Nothing yet for each shard, to be submitted; with room for this many together.
+    pub(crate) fn no_inputs(&self, expected: usize) -> Vec<Vec<ShardInput>> {
+        let each = expected.div_ceil(self.handles.len().max(1));
+        self.handles.iter().map(|_| Vec::with_capacity(each)).collect()
     }
 
     /// The ids that were given out and that are live.

@@ -219,7 +219,7 @@ impl Task<'_> {
 
     fn receive(&self, mut messages: ParticipantMessages<'_>) -> Result<(), Broken> {
         let sequences = self.shards.sequences();
-        let mut inputs = self.shards.no_inputs();
+        let mut inputs = self.shards.no_inputs(messages.remaining());
         let mut garbage = None;
         for message in messages.by_ref() {
             match message.map_err(|error| frames::unreadable(&error))? {

@@ -146,7 +146,7 @@ impl Engine {
 
     /// No orders yet.
     pub(crate) fn orders(&self) -> Orders {
-        Orders { inputs: self.shards.no_inputs(), count: 0 }
+        Orders { inputs: self.shards.no_inputs(0), count: 0 }
     }
 
     /// Gives orders to their shards, and leaves none.

@@ -88,7 +88,7 @@ impl SiteHost for CoordinatorSite {
         reached("coordinator.order-received");
         let Some(engine) = self.ready.get() else { return };
         let sequences = engine.shards.sequences();
-        let mut inputs = engine.shards.no_inputs();
+        let mut inputs = engine.shards.no_inputs(0);
         for (message, report_to) in orders {
             let (from, to) = (from.clone(), ReplyTo::site(report_to));
             inputs[sequences.shard_of(message.id)].push(ShardInput::Led { from, message, to });

@@ -32,7 +32,7 @@ impl WitnessLinks {
     pub fn new(configured: &[Witness], endpoint: String, shards: Arc<OnceLock<Shards>>) -> Self {
         let hear = move |from: &SiteName, reports: Vec<FromSite>| {
             let Some(shards) = shards.get() else { return };
-            let mut inputs = shards.no_inputs();
+            let mut inputs = shards.no_inputs(0);
             for message in reports {
                 let shard = shards.sequences().shard_of(message.id);
                 let from = from.clone();

@@ -148,7 +148,7 @@ impl Session {
             slot = self.origin.slot.0,
             epoch = self.number.epoch.0,
             session = self.number.session,
-            coordinator = self.origin.endpoint,
+            coordinator = &*self.origin.endpoint,
             "session opened"
         );
         Ok(())

@@ -297,7 +297,7 @@ mod tests {
             epoch: Epoch(epoch),
             incarnation: Incarnation(1),
             lowest_live: Sequence(0),
-            endpoint: String::new(),
+            endpoint: "".into(),
         }
     }
 

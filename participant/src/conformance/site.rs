@@ -58,7 +58,7 @@ fn origin() -> Origin {
         epoch: Epoch(1),
         incarnation: Incarnation(1),
         lowest_live: Sequence(1),
-        endpoint: String::new(),
+        endpoint: "".into(),
     }
 }
 

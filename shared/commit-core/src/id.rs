@@ -162,16 +162,13 @@ impl TransactionId {
     pub const TEXT_BYTES: usize = 35;
 
     /// The printed form, all of it ASCII.
-    // Every message has an id as text: the loops are such that they become a few wide instructions.
+    // Every message has an id as text: eight digits are made at a time.
     #[must_use]
     pub fn text(&self) -> [u8; Self::TEXT_BYTES] {
         let mut digits = [0; 32];
-        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = byte >> 4;
-            pair[1] = byte & 15;
-        }
-        for digit in &mut digits {
-            *digit += if *digit < 10 { b'0' } else { b'a' - 10 };
+        for (eight, bytes) in digits.chunks_exact_mut(8).zip(self.0.chunks_exact(4)) {
+            let number = bytes.iter().fold(0, |number, byte| number << 8 | u32::from(*byte));
+            eight.copy_from_slice(&hex_digits(number).to_be_bytes());
         }
         let [first, second, third] = DASHES;
         let mut text = [b'-'; Self::TEXT_BYTES];
@@ -212,6 +209,17 @@ impl TransactionId {
         }
         (sound && wrong == 0).then_some(bytes)
     }
+}
+
+/// The eight digits of a number, one in each byte.
+fn hex_digits(number: u32) -> u64 {
+    let mut digits = u64::from(number);
+    digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff;
+    digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff;
+    digits = (digits | digits << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // With six more, a digit from ten on has the bit behind the four: it is a letter.
+    let letters = (digits + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
+    digits + 0x3030_3030_3030_3030 + letters * u64::from(b'a' - b'0' - 10)
 }
 
 impl fmt::Display for TransactionId {

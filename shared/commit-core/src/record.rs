@@ -250,7 +250,7 @@ pub struct PreparedBranch {
     /// Of the coordinator's log that asked.
     pub coordinator_incarnation: Incarnation,
     /// Where the coordinator was.
-    pub coordinator_endpoint: String,
+    pub coordinator_endpoint: Arc<str>,
     /// The other participants and where they were.
     pub peers: Vec<(ParticipantName, String)>,
     /// What the work returned: repeated with the vote.

@@ -128,7 +128,7 @@ pub fn origin(origin: Option<&v1::Origin>) -> Result<Origin, InvalidField> {
         epoch: Epoch(origin.epoch),
         incarnation: Incarnation(origin.coordinator_incarnation),
         lowest_live: Sequence(origin.lowest_live_sequence),
-        endpoint: origin.coordinator_endpoint.clone(),
+        endpoint: origin.coordinator_endpoint.as_str().into(),
     })
 }
 
@@ -140,7 +140,7 @@ pub fn origin_message(origin: &Origin) -> v1::Origin {
         epoch: origin.epoch.0,
         coordinator_incarnation: origin.incarnation.0,
         lowest_live_sequence: origin.lowest_live.0,
-        coordinator_endpoint: origin.endpoint.clone(),
+        coordinator_endpoint: origin.endpoint.to_string(),
     }
 }
 

@@ -372,7 +372,7 @@ fn encode_prepared(branch: &PreparedBranch) -> Vec<u8> {
     record.message(1, |fields| {
         fields.number(1, branch.id.epoch().0);
         fields.fixed(2, branch.coordinator_incarnation.0);
-        fields.bytes(3, &branch.coordinator_endpoint);
+        fields.bytes(3, branch.coordinator_endpoint.as_bytes());
         for (name, endpoint) in &branch.peers {
             fields.message(4, |peer| {
                 peer.bytes(1, name.as_str());
@@ -397,7 +397,7 @@ pub fn decode_participant(key: &[u8], value: &[u8]) -> Result<ParticipantRecord,
         Some(Record::Prepared(branch)) => ParticipantRecord::Prepared(Arc::new(PreparedBranch {
             id,
             coordinator_incarnation: Incarnation(branch.coordinator_incarnation),
-            coordinator_endpoint: branch.coordinator_endpoint,
+            coordinator_endpoint: branch.coordinator_endpoint.into(),
             peers: peers(key, branch.peers)?,
             result: branch.result.into(),
             since_ms: branch.since_ms,
@@ -561,7 +561,7 @@ mod tests {
             let prepared = PreparedBranch {
                 id: key,
                 coordinator_incarnation: Incarnation(length as u64),
-                coordinator_endpoint: text.clone(),
+                coordinator_endpoint: text.as_str().into(),
                 peers: voters.into_iter().map(|(name, _)| (name, text.clone())).take(3).collect(),
                 result: text.into(),
                 since_ms: length as u64,

@@ -563,7 +563,7 @@ impl<'a> Run<'a> {
             epoch: host.epoch,
             incarnation: COORDINATOR_LOG,
             lowest_live: core.lowest_live().unwrap_or(Sequence(host.sequence + 1)),
-            endpoint: "C".to_owned(),
+            endpoint: "C".into(),
         })
     }
 }

@@ -277,7 +277,7 @@ impl Running {
             epoch: self.identity.epoch,
             incarnation: self.identity.incarnation,
             lowest_live: self.sequences.lowest_live(),
-            endpoint: "coordinator".to_owned(),
+            endpoint: "coordinator".into(),
         }
     }
 

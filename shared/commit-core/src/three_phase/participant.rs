@@ -158,7 +158,7 @@ impl<W> Participant<W> {
             sites,
             own,
             coordinator_incarnation: origin.incarnation,
-            coordinator_endpoint: origin.endpoint,
+            coordinator_endpoint: origin.endpoint.to_string(),
             peers,
         };
         let record = VotedBranch {
@@ -508,7 +508,7 @@ impl<W> Participant<W> {
     /// Where the coordinator was heard of last.
     fn coordinator_endpoint(&self, id: TransactionId, before: String) -> String {
         match self.slots.get(&id.slot()) {
-            Some(seen) if !seen.endpoint.is_empty() => seen.endpoint.clone(),
+            Some(seen) if !seen.endpoint.is_empty() => seen.endpoint.to_string(),
             _ => before,
         }
     }

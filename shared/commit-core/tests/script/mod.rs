@@ -674,6 +674,6 @@ fn origin(epoch: u64, lowest_live: u64) -> participant::Origin {
         epoch: Epoch(epoch),
         incarnation: World::LOG,
         lowest_live: Sequence(lowest_live),
-        endpoint: "C".to_owned(),
+        endpoint: "C".into(),
     }
 }

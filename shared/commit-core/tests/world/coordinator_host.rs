@@ -62,7 +62,7 @@ impl CoordinatorHost {
             epoch: self.identity.epoch,
             incarnation: self.identity.incarnation,
             lowest_live: core.lowest_live().unwrap_or(Sequence(self.sequence + 1)),
-            endpoint: "C".to_owned(),
+            endpoint: "C".into(),
         })
     }
 

@@ -77,9 +77,9 @@ impl SessionRequest {
     /// When it is no such frame.
     pub fn read(&self) -> Result<CoordinatorMessages<'_>, DecodeError> {
         let frame = self.as_bytes();
-        if let Some((hello, messages, origin)) = around(frame) {
-            let hello = hello.map(v1::SessionHello::decode).transpose();
-            let origin = origin.map(v1::Origin::decode).transpose();
+        if let Some(Fields { first, messages, last }) = around(frame) {
+            let hello = first.map(v1::SessionHello::decode).transpose();
+            let origin = last.map(v1::Origin::decode).transpose();
             if let (Ok(hello), Ok(origin)) = (hello, origin) {
                 let messages = Messages::Usual(messages);
                 return Ok(CoordinatorMessages { hello, origin, frame, messages });
@@ -91,13 +91,20 @@ impl SessionRequest {
     }
 }
 
+/// The fields of a frame.
+struct Fields<'a> {
+    first: Option<&'a [u8]>,
+    messages: Repeated<'a>,
+    last: Option<&'a [u8]>,
+}
+
 /// The fields of a frame in the usual form.
-fn around(frame: &[u8]) -> Option<(Option<&[u8]>, Repeated<'_>, Option<&[u8]>)> {
+fn around(frame: &[u8]) -> Option<Fields<'_>> {
     let mut fields = Reader::new(frame);
     let first = if fields.again(FIRST) { Some(fields.bytes()?) } else { None };
     let messages = fields.repeated(MESSAGES)?;
     let last = if fields.again(ORIGIN) { Some(fields.bytes()?) } else { None };
-    fields.is_empty().then_some((first, messages, last))
+    fields.is_empty().then_some(Fields { first, messages, last })
 }
 
 impl CoordinatorMessages<'_> {
@@ -365,8 +372,8 @@ impl SessionResponse {
     /// When it is no such frame.
     pub fn read(&self) -> Result<ParticipantMessages<'_>, DecodeError> {
         let frame = self.as_bytes();
-        if let Some((welcome, messages, None)) = around(frame)
-            && let Ok(welcome) = welcome.map(v1::SessionWelcome::decode).transpose()
+        if let Some(Fields { first, messages, last: None }) = around(frame)
+            && let Ok(welcome) = first.map(v1::SessionWelcome::decode).transpose()
         {
             let messages = Messages::Usual(messages);
             return Ok(ParticipantMessages { welcome, frame, messages });

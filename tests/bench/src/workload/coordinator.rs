@@ -106,7 +106,7 @@ impl Coordinator {
             epoch: self.identity.epoch,
             incarnation: self.identity.incarnation,
             lowest_live: self.sequences.lowest_live(),
-            endpoint: "http://127.0.0.1:7420".to_owned(),
+            endpoint: "http://127.0.0.1:7420".into(),
         }
     }
 
@@ -231,8 +231,9 @@ impl Coordinator {
         index: usize,
         frame: &SessionResponse,
     ) -> anyhow::Result<Vec<ShardInput>> {
-        let mut inputs = Vec::new();
-        for message in frame.read()? {
+        let messages = frame.read()?;
+        let mut inputs = Vec::with_capacity(messages.remaining());
+        for message in messages {
             match message?? {
                 FromSession::Message(message) => {
                     let from = self.names[index].clone();

@@ -61,7 +61,7 @@ pub(crate) fn run(input: &[u8]) {
             epoch: Epoch(1),
             incarnation: INCARNATION,
             lowest_live: Sequence(0),
-            endpoint: String::new(),
+            endpoint: "".into(),
         },
         calls: Vec::new(),
         timers: BTreeMap::new(),
@@ -367,7 +367,7 @@ pub(crate) fn restored(reader: &dyn Reader, incarnation: Incarnation) {
             epoch: id.epoch(),
             incarnation,
             lowest_live: id.sequence(),
-            endpoint: String::new(),
+            endpoint: "".into(),
         };
         let _ = core.step(now, Input::Timer(id));
         let _ = core.step(now, Input::Heard { origin: origin.clone(), opened: true });

@@ -16,7 +16,7 @@ impl<W: Ord> Participant<W> {
         self.out.rebase(durable);
         self.forgotten_at = self.forgotten_at.since(durable);
         for seen in self.slots.values_mut() {
-            seen.endpoint.clear();
+            seen.endpoint = "".into();
             seen.recorded_at = seen.recorded_at.map(|at| at.since(durable));
         }
         for branch in self.branches.values_mut() {

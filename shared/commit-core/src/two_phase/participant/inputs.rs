@@ -1,5 +1,7 @@
 //! What a participant is told, and what it wants done.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use crate::id::{Epoch, Incarnation, ParticipantName, Sequence, Slot, TransactionId};
@@ -19,8 +21,8 @@ pub struct Origin {
     pub incarnation: Incarnation,
     /// No transaction with a lower sequence will be asked to prepare any more.
     pub lowest_live: Sequence,
-    /// Where it answers inquiries.
-    pub endpoint: String,
+    /// Where it answers inquiries. Every request has it, and few are the reason to look.
+    pub endpoint: Arc<str>,
 }
 
 /// Through what a request is answered.

@@ -16,6 +16,7 @@ mod results;
 mod termination;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -93,7 +94,7 @@ pub(crate) struct SlotSeen {
     pub(crate) epoch: Epoch,
     pub(crate) lowest_live: Sequence,
     /// Where it answers; empty when only the log remembers it.
-    pub(crate) endpoint: String,
+    pub(crate) endpoint: Arc<str>,
     /// Where the log says so; `None` when the coordinator has come further since.
     pub(crate) recorded_at: Option<Position>,
 }
@@ -170,7 +171,7 @@ impl<W> Participant<W> {
             }
             ParticipantRecord::SlotSeen { .. } if mutant(Mutant::RestartForgetsEpoch) => {}
             ParticipantRecord::SlotSeen { slot, epoch, lowest_live } => {
-                let endpoint = String::new();
+                let endpoint = Arc::from("");
                 let recorded_at = Some(at);
                 let seen = SlotSeen { epoch, lowest_live, endpoint, recorded_at };
                 self.slots.insert(slot, seen);

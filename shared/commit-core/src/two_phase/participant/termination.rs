@@ -51,8 +51,8 @@ impl<W> Participant<W> {
         let record = &in_doubt.record;
         let incarnation = record.coordinator_incarnation;
         let endpoint = match self.slots.get(&id.slot()) {
-            Some(seen) if !seen.endpoint.is_empty() => seen.endpoint.clone(),
-            _ => record.coordinator_endpoint.clone(),
+            Some(seen) if !seen.endpoint.is_empty() => seen.endpoint.to_string(),
+            _ => record.coordinator_endpoint.to_string(),
         };
         let silent = in_doubt.unanswered > 0;
         in_doubt.inquiries = in_doubt.inquiries.saturating_add(1);
@@ -97,7 +97,8 @@ impl<W> Participant<W> {
         for id in sites {
             self.ask_coordinator(id);
         }
-        let endpoint = self.slots.get(&slot).map(|seen| seen.endpoint.clone()).unwrap_or_default();
+        let endpoint =
+            self.slots.get(&slot).map(|seen| seen.endpoint.to_string()).unwrap_or_default();
         for (id, incarnation) in asked {
             mark(Mark::InquiredAtConnect);
             // The vote may not be durable yet; the question is part of nobody's decision.
