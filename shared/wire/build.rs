@@ -18,6 +18,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     // For gRPC reflection.
     std::fs::write(out.join("descriptors.bin"), prost_bytes(&descriptors))?;
+    let mut config = tonic_prost_build::Config::new();
+    // The codec asks a message what it is called.
+    config.enable_type_names();
     tonic_prost_build::configure()
         .bytes(".handfast.v1")
         // It is rarely there, and every answer to a client has room for a transaction.
@@ -25,7 +28,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Everybody's type for a status in a message, and so the one that the RPC library has.
         .extern_path(".google.rpc.Status", "::tonic_types::pb::Status")
         .build_transport(false)
-        .compile_fds(descriptors.clone())?;
+        .codec_path("crate::codec::BoundedCodec")
+        .compile_fds_with_config(descriptors.clone(), config)?;
     // The services whose streams carry every transaction once more, with those frames as their bytes.
     let frames = out.join("frames");
     std::fs::create_dir_all(&frames)?;

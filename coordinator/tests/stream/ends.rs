@@ -3,6 +3,7 @@
 use bytes::{Buf, BufMut};
 use handfast_coordinator::ready::Ready;
 use handfast_coordinator::transaction_service::TransactionApi;
+use handfast_wire::codec::PARTS_MAX;
 use handfast_wire::v1;
 use handfast_wire::v1::transaction_answer::Answer;
 use prost::Message;
@@ -197,6 +198,29 @@ async fn a_frame_that_is_too_large_ends_the_stream_behind_what_was_asked_before(
     let world = World::start().await;
     let large = vec![0; crate::MESSAGE_BYTES_MAX + 1];
     ends_after_its_answer(&world, large, Code::OutOfRange).await;
+}
+
+/// Two bytes each, and some hundred in memory: 64 MiB of them would be several GiB.
+#[tokio::test]
+async fn a_frame_of_too_many_parts_ends_the_stream_behind_what_was_asked_before() {
+    let world = World::start().await;
+    let empty_calls = v1::StreamTransactionsRequest {
+        calls: vec![v1::TransactionCall::default(); PARTS_MAX + 1],
+    };
+    ends_after_its_answer(&world, empty_calls.encode_to_vec(), Code::OutOfRange).await;
+    let execute = v1::ExecuteTransactionRequest {
+        branches: vec![v1::BranchWork::default(); PARTS_MAX],
+        ..Default::default()
+    };
+    let one_call = v1::StreamTransactionsRequest { calls: vec![call(1, execute.clone())] };
+    ends_after_its_answer(&world, one_call.encode_to_vec(), Code::OutOfRange).await;
+    // As a call of its own it has one part less, and too many branches still.
+    let refused = world.client().execute_transaction(execute.clone()).await;
+    assert_eq!(refused.expect_err("so many branches").code(), Code::InvalidArgument);
+    let mut execute = execute;
+    execute.branches.push(v1::BranchWork::default());
+    let refused = world.client().execute_transaction(execute).await;
+    assert_eq!(refused.expect_err("too many parts").code(), Code::OutOfRange);
 }
 
 #[tokio::test]

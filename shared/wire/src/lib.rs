@@ -18,6 +18,7 @@ pub mod storage {
 /// The compiled interface, for gRPC reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
+pub mod codec;
 pub mod convert;
 pub mod fields;
 pub mod frames;

@@ -3,11 +3,12 @@
 use std::marker::PhantomData;
 
 use bytes::{Buf, BufMut};
-use prost::Message;
+use prost::{Message, Name};
 use tonic::Status;
 use tonic::codec::{DecodeBuf, Decoder, EncodeBuf, Encoder};
 
 use super::{Frame, unreadable};
+use crate::codec::count_parts;
 
 /// What a call can carry.
 pub trait Carried: Sized + Send + 'static {
@@ -24,23 +25,26 @@ pub trait Carried: Sized + Send + 'static {
     fn read(from: &mut DecodeBuf<'_>) -> Result<Self, Status>;
 }
 
-impl<M: Message + Default + 'static> Carried for M {
+impl<M: Message + Name + Default + 'static> Carried for M {
     fn write(self, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
         self.encode(to).map_err(|error| Status::internal(error.to_string()))
     }
 
     fn read(from: &mut DecodeBuf<'_>) -> Result<Self, Status> {
+        // A message lies in one piece: it is gathered before it is decoded.
+        count_parts::<M>(from.chunk())?;
         M::decode(from).map_err(|error| unreadable(&error))
     }
 }
 
-impl<M: 'static> Carried for Frame<M> {
+impl<M: Name + 'static> Carried for Frame<M> {
     fn write(self, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
         to.put_slice(&self.bytes);
         Ok(())
     }
 
     fn read(from: &mut DecodeBuf<'_>) -> Result<Self, Status> {
+        count_parts::<M>(from.chunk())?;
         Ok(Self::new(from.copy_to_bytes(from.remaining())))
     }
 }

@@ -5,20 +5,26 @@ use std::time::Duration;
 use handfast_chaos::{Answer, Cluster, Oracle, Plan, ask, eventually};
 use handfast_client::key_value::Work;
 use handfast_client::{AbortCause, ReplyTime, TransactionState};
+use handfast_wire::v1;
 
 use crate::{LONG, execute_once, puts, request};
+
+/// What a request over a and b comes to, when b is killed at a place on its way and comes back at once.
+async fn killed_on_the_way(point: &str) -> (Cluster, Oracle, v1::Outcome) {
+    let mut cluster = Cluster::start(&["a", "b"]).await;
+    cluster.restart_participant_at("b", point).await;
+    let oracle = Oracle::new();
+    let answer = execute_once(&cluster, &oracle, "order-1", puts(&["a", "b"], "key"));
+    cluster.participant("b").dies_at(point).await;
+    cluster.participant("b").start().await;
+    let outcome = answer.await.expect("no panic").expect("an outcome");
+    (cluster, oracle, outcome)
+}
 
 /// (5) Its vote is on its disk and was not heard. It comes back in time, votes again, and all commit.
 #[tokio::test]
 async fn s05_killed_before_its_vote_was_sent_it_votes_again() {
-    const POINT: &str = "participant.after-prepared-record";
-    let mut cluster = Cluster::start(&["a", "b"]).await;
-    cluster.restart_participant_at("b", POINT).await;
-    let oracle = Oracle::new();
-    let answer = execute_once(&cluster, &oracle, "order-1", puts(&["a", "b"], "key"));
-    cluster.participant("b").dies_at(POINT).await;
-    cluster.participant("b").start().await;
-    let outcome = answer.await.expect("no panic").expect("an outcome");
+    let (cluster, oracle, outcome) = killed_on_the_way("participant.after-prepared-record").await;
     assert_eq!(outcome.state(), TransactionState::Committed);
     oracle.check(&cluster).await;
 }
@@ -87,14 +93,7 @@ async fn s06_killed_after_its_vote_it_comes_back_in_doubt_with_its_locks() {
 /// (6) It is killed when its vote has left. Whatever became of that, it learns the decision.
 #[tokio::test]
 async fn s06_killed_after_its_vote_was_sent_it_learns_the_decision() {
-    const POINT: &str = "participant.after-vote-sent";
-    let mut cluster = Cluster::start(&["a", "b"]).await;
-    cluster.restart_participant_at("b", POINT).await;
-    let oracle = Oracle::new();
-    let answer = execute_once(&cluster, &oracle, "order-1", puts(&["a", "b"], "key"));
-    cluster.participant("b").dies_at(POINT).await;
-    cluster.participant("b").start().await;
-    let outcome = answer.await.expect("no panic").expect("an outcome");
+    let (cluster, oracle, outcome) = killed_on_the_way("participant.after-vote-sent").await;
     assert_ne!(outcome.state(), TransactionState::Aborted, "{outcome:?}");
     oracle.check(&cluster).await;
     oracle.execute(&cluster.client(), "order-1", puts(&["a", "b"], "key")).await.committed();
@@ -166,15 +165,8 @@ async fn s08_stopped_after_its_vote_and_continued() {
 /// A branch that is still doing its work when its participant dies has done nothing.
 #[tokio::test]
 async fn killed_before_its_prepared_record_nothing_was_done() {
-    const POINT: &str = "participant.before-prepared-record";
-    let mut cluster = Cluster::start(&["a", "b"]).await;
-    cluster.restart_participant_at("b", POINT).await;
-    let oracle = Oracle::new();
-    let answer = execute_once(&cluster, &oracle, "order-1", puts(&["a", "b"], "key"));
-    cluster.participant("b").dies_at(POINT).await;
-    cluster.participant("b").start().await;
+    let (cluster, oracle, outcome) = killed_on_the_way("participant.before-prepared-record").await;
     // Its PREPARE carries the work, so that it can be asked again as long as there is time.
-    let outcome = answer.await.expect("no panic").expect("an outcome");
     assert_eq!(outcome.state(), TransactionState::Committed);
     oracle.check(&cluster).await;
 }
