@@ -1,8 +1,8 @@
 //! What the core wants done: answers, calls of the resource, questions, notes.
 //!
-//! Called by whoever turns the shard, one thread at a time, and by a task, or the log's thread, when an action
-//! had to wait for a record. Nothing here blocks, and nothing here runs the resource manager's code, which gets tasks of its own:
-//! unless it says that it never keeps a thread. A task costs more than what a store in memory does in it.
+//! Called by whoever turns the shard, one thread at a time, and by a task, or the log's thread, when an action had to
+//! wait for a record. Nothing here blocks, and nothing here runs the resource manager's code, which gets tasks of its
+//! own: unless it says that it never keeps a thread. A task costs more than what a store in memory does in it.
 
 use std::pin::pin;
 use std::sync::Arc;

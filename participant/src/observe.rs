@@ -22,7 +22,8 @@ pub(crate) struct Counters {
 impl Counters {
     /// Of the recorder that there is now.
     pub(crate) fn new() -> Self {
-        let ended = |ending: &'static str| metrics::counter!("handfast_participant_branches_ended_total", "ending" => ending);
+        const ENDED: &str = "handfast_participant_branches_ended_total";
+        let ended = |ending: &'static str| metrics::counter!(ENDED, "ending" => ending);
         Self {
             prepared: metrics::counter!("handfast_participant_prepared_total"),
             committed: ended("committed"),

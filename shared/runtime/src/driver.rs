@@ -271,7 +271,7 @@ impl<M: Machine, E: Effects<M::Action>> Driver<M, E> {
         }
         if gate > durable && !mutant(Mutant::BarrierSkipped) {
             // A barrier: it completes behind the record, which is in the log's queue already.
-            let actions = actions.drain(..).collect();
+            let actions = std::mem::take(actions);
             self.log.submit(Submission {
                 mutations: Vec::new(),
                 forced: true,

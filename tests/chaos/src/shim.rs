@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::server::text;
 
-const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/shim/shim.c");
+const SOURCE: &str = include_str!("../shim/shim.c");
 
 /// The library, compiled for one test, and the files that set it off.
 #[derive(Debug)]
@@ -27,16 +27,19 @@ impl Shim {
             Err(error) => panic!("cannot make a temporary folder: {error}"),
         };
         let shim = Self { folder };
-        let library = shim.path("shim.so");
+        let (library, source) = (shim.path("shim.so"), shim.path("shim.c"));
+        if let Err(error) = std::fs::write(&source, SOURCE) {
+            panic!("{} cannot be written: {error}", source.display());
+        }
         let compiled = Command::new("cc")
             .args(["-O1", "-Wall", "-Werror", "-shared", "-fPIC", "-o"])
             .arg(&library)
-            .arg(SOURCE)
+            .arg(&source)
             .output();
         match compiled {
             Ok(output) if output.status.success() => shim,
             Ok(output) => {
-                panic!("cc did not compile {SOURCE}:\n{}", String::from_utf8_lossy(&output.stderr))
+                panic!("cc did not compile shim.c:\n{}", String::from_utf8_lossy(&output.stderr))
             }
             Err(error) => panic!("cannot run cc, the C compiler: {error}"),
         }

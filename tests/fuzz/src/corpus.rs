@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::Target;
 use crate::random::Random;
@@ -12,8 +12,11 @@ const SEED: u64 = 0x5eed;
 /// Larger examples are left to the generator.
 const EXAMPLE_BYTES_MAX: usize = 4 << 10;
 
+/// In the checkout that cargo runs something of, since two may share what was compiled.
 fn folder(target: &Target) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target.name)
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    let package = package.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    package.join("corpus").join(target.name)
 }
 
 /// The inputs of a target's corpus by their paths, in the order of their names.

@@ -25,9 +25,11 @@ impl TextFile {
     }
 }
 
-/// The root of the repository.
+/// The root of the repository: of the one that cargo runs the tests of, since two checkouts may share what was
+/// compiled.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+    package.unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into()).join("../..")
 }
 
 /// Every text file of the repository, tracked or about to be, in the order of their paths.

@@ -357,9 +357,9 @@ impl<W> Coordinator<W> {
         if owed.is_empty() {
             return self.abort_unvoted(now, id, everybody, reason);
         }
-        // Nobody has moved, so an election would end in the same way without a witness that knows. But whoever leads one
-        // may ask it until the last participant has heard, and it has to be told to forget that in the end: told of the
-        // abort before, it promises nothing any more that it would forget with the next message.
+        // Nobody has moved, so an election would end in the same way without a witness that knows. But whoever leads
+        // one may ask it until the last participant has heard, and it has to be told to forget that in the end: told
+        // of the abort before, it promises nothing any more that it would forget with the next message.
         let sites = Sites::new(owed, self.witnesses.clone());
         // A witness need not have it on its disk: nobody has moved towards commit, so whoever asks a quorum moves
         // it to abort. In the end it is told to forget, as a participant that led meanwhile may have asked it.
