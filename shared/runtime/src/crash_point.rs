@@ -9,6 +9,9 @@
 //! | `name=wait:/path` | the thread stops there until the file exists (a minute at most) |
 //!
 //! Each reached point is named on standard error, so that a test can tell "died there" from "died".
+//!
+//! What came by before has time to take effect, and nothing else stands still: a thread of the runtime hands its
+//! other tasks over while it is held here.
 
 /// A place where a test may kill the process. Nothing at all without the feature `crash-points`.
 #[macro_export]
@@ -41,6 +44,9 @@ mod imp {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
+
+    /// How long what came by before may take to leave the process.
+    const LEAVES_WITHIN: Duration = Duration::from_millis(5);
 
     enum Then {
         Die,
@@ -80,15 +86,28 @@ mod imp {
         eprintln!("crash point {name} reached");
         match &armed.then {
             // No destructor runs and nothing is flushed: to the disk it is a kill.
-            Then::Die => std::process::abort(),
-            Then::WaitFor(path) => {
+            Then::Die if armed.at_pass == 1 => std::process::abort(),
+            Then::Die => {
+                hold(|| std::thread::park_timeout(LEAVES_WITHIN));
+                std::process::abort()
+            }
+            Then::WaitFor(path) => hold(|| {
                 for _ in 0..6000 {
                     if path.exists() {
                         break;
                     }
                     std::thread::park_timeout(Duration::from_millis(10));
                 }
-            }
+            }),
+        }
+    }
+
+    fn hold(wait: impl FnOnce()) {
+        use tokio::runtime::{Handle, RuntimeFlavor};
+        let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+        match flavor {
+            Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(wait),
+            _ => wait(),
         }
     }
 }
