@@ -19,7 +19,7 @@ pub struct CoordinatorConfig {
     pub in_flight_max: usize,
     /// Most bytes of work in undecided transactions; more are refused with RESOURCE_EXHAUSTED.
     pub in_flight_bytes_max: usize,
-    /// Most decided commits that some participant has not acknowledged.
+    /// Most decided transactions that some participant has not acknowledged.
     pub undelivered_max: usize,
     /// Most messages in the queue to one participant. A fifth of it is for transactions in one call that wait for
     /// its vote; more of these are refused with RESOURCE_EXHAUSTED.

@@ -155,7 +155,7 @@ pub const SETTINGS: &[Setting] = &[
         "HANDFAST_UNDELIVERED_MAX",
         integer(1, 100_000_000),
         Some("2000000"),
-        "Most decided commits that some participant has not acknowledged",
+        "Most decided transactions that some participant has not acknowledged",
     ),
     setting(
         "link_queue_max",

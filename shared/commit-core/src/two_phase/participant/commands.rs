@@ -437,6 +437,8 @@ impl<W> Participant<W> {
                 self.record_lazily(ParticipantRecord::Finished { id, committed: true });
             } else {
                 self.branches.remove(&id);
+                // First, as wherever something is forgotten: see heard().
+                self.record_seen(id.slot());
                 self.record_lazily(ParticipantRecord::Forgotten { id });
             }
         }
