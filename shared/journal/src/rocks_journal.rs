@@ -48,9 +48,10 @@ pub struct JournalOptions {
 }
 
 impl Default for JournalOptions {
-    /// 16 MiB, 192 MiB, 32 MiB. A memtable is best where the processor's caches hold it.
+    /// 32 MiB, 192 MiB, 32 MiB. The smaller a memtable, the better the processor's caches hold it, and the more
+    /// often it becomes a table.
     fn default() -> Self {
-        JournalOptions { memtable_bytes: 16 << 20, wal_bytes_max: 192 << 20, cache_bytes: 32 << 20 }
+        JournalOptions { memtable_bytes: 32 << 20, wal_bytes_max: 192 << 20, cache_bytes: 32 << 20 }
     }
 }
 
@@ -356,7 +357,9 @@ fn rocks_options(options: &JournalOptions) -> Options {
     const BACKGROUND_JOBS: i32 = 2;
     const OPEN_FILES_MAX: i32 = 256;
     /// Writers wait while so many are full and not yet in tables.
-    const MEMTABLES_MAX: i32 = 4;
+    const MEMTABLES_MAX: i32 = 3;
+    /// Most entries are gone before that many tables are there: to merge them earlier is to merge them in vain.
+    const TABLES_UNMERGED: i32 = 8;
     const INFO_LOGS: usize = 4;
     const INFO_LOG_BYTES: usize = 1 << 20;
     const BLOOM_BITS_PER_KEY: f64 = 10.0;
@@ -380,6 +383,7 @@ fn rocks_options(options: &JournalOptions) -> Options {
     // Sizes.
     rocks.set_write_buffer_size(options.memtable_bytes);
     rocks.set_max_write_buffer_number(MEMTABLES_MAX);
+    rocks.set_level_zero_file_num_compaction_trigger(TABLES_UNMERGED);
     // Most look-ups are for what is not there: a new request, a transaction that has just begun.
     rocks.set_memtable_whole_key_filtering(true);
     rocks.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM);

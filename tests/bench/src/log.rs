@@ -10,8 +10,9 @@ use anyhow::Context;
 use bytes::Bytes;
 use rocksdb::{DB, DBCompressionType, DBRecoveryMode, LogLevel, Options, WriteBatch, WriteOptions};
 
-const MEMTABLE_BYTES: usize = 16 << 20;
-const MEMTABLES_MAX: i32 = 4;
+const MEMTABLE_BYTES: usize = 32 << 20;
+const MEMTABLES_MAX: i32 = 3;
+const TABLES_UNMERGED: i32 = 8;
 const WAL_BYTES_MAX: u64 = 192 << 20;
 const BACKGROUND_JOBS: i32 = 2;
 
@@ -72,6 +73,7 @@ impl Rocks {
         options.set_enable_pipelined_write(false);
         options.set_write_buffer_size(MEMTABLE_BYTES);
         options.set_max_write_buffer_number(MEMTABLES_MAX);
+        options.set_level_zero_file_num_compaction_trigger(TABLES_UNMERGED);
         options.set_max_total_wal_size(WAL_BYTES_MAX);
         options.set_max_background_jobs(BACKGROUND_JOBS);
         options.set_log_level(LogLevel::Warn);
