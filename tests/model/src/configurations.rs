@@ -320,7 +320,7 @@ fn links() -> Vec<Bounds> {
                 Mark::VotedNo,
                 Mark::RetryBegins,
             ],
-            states: 136_793,
+            states: 144_388,
             ..bounds(
                 "one-phase",
                 "the only participant commits alone; everybody dies and the client repeats its request",
@@ -331,7 +331,7 @@ fn links() -> Vec<Bounds> {
         Bounds {
             budget: Budget { crashes: 1, cuts: 1, retries: 1, aborts: 1, ..NOTHING },
             marks: &[Mark::OnePhaseFollows, Mark::StopRefused, Mark::Stopped],
-            states: 19_127,
+            states: 19_764,
             ..bounds(
                 "one-phase-stop",
                 "the only participant commits alone, takes its time, and the client changes its mind",

@@ -361,12 +361,7 @@ impl<W> Coordinator<W> {
         // one may ask it until the last participant has heard, and it has to be told to forget that in the end: told
         // of the abort before, it promises nothing any more that it would forget with the next message.
         let sites = Sites::new(owed, self.witnesses.clone());
-        // A witness need not have it on its disk: nobody has moved towards commit, so whoever asks a quorum moves
-        // it to abort. In the end it is told to forget, as a participant that led meanwhile may have asked it.
-        let mut delivery = Delivery::default();
-        for witness in sites.numbers().skip(1 + sites.participants().len()) {
-            delivery.acknowledged(witness);
-        }
+        let delivery = Delivery::default();
         let outcome = Err(reason);
         let read_only = BTreeSet::new();
         let delivering = Delivering { outcome, sites, read_only, everybody, delivery };
