@@ -31,17 +31,17 @@ const PARTS: &[Part] = &[
     Part {
         name: "coordinator",
         functions: &["coordinator::Coordinator::handle"],
-        measured: 54_200,
+        measured: 44_300,
     },
     Part {
         name: "participants",
         functions: &["participant::Participant::handle"],
-        measured: 83_400,
+        measured: 60_300,
     },
     Part {
         name: "logs",
         functions: &["coordinator::Coordinator::sync", "participant::Participant::sync"],
-        measured: 39_800,
+        measured: 32_500,
     },
     Part {
         name: "frames",
