@@ -183,8 +183,6 @@ impl<C: Completion> LogWriter<C> {
                 Wake::Deadline => Flush::Everything,
                 Wake::Closed => break,
             };
-            // Whoever could run could add to the batch. Where nobody waits for the processor it returns at once.
-            thread::yield_now();
             let mut turn = self.turn(flush, || start.elapsed())?;
             while turn.again {
                 turn = self.turn(Flush::WhenForced, || start.elapsed())?;
