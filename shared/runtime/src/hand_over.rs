@@ -8,11 +8,14 @@
 //! - **In order, one at a time.** One task takes, and takes all there is.
 //! - **Nothing is left.** Once nobody takes any more, what is given comes back to the giver, and what was
 //!   given before comes out of [`HandOver::end`].
-//! - **A taker that has panicked is one that the log has to know of**: whoever gives something then panics,
-//!   which poisons the log, as it would have if it had acted itself.
+//! - **A taker that panics is one that the process relies on**: where such a panic ends the process, this one
+//!   does. Where it does not, whoever gives something next panics, which poisons the log, as it would have if it
+//!   had acted itself.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+
+use crate::shard::Turning;
 
 /// A queue with one taker.
 #[derive(Debug)]
@@ -79,7 +82,9 @@ impl<T> HandOver<T> {
                 return;
             }
             taker.acting = true;
+            let turning = Turning::here();
             taken.drain(..).for_each(&mut act);
+            drop(turning);
             taker.acting = false;
             // There may always be more; other tasks have a right to the thread.
             tokio::task::consume_budget().await;
@@ -150,6 +155,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
+    use crate::shard::turns_here;
 
     fn give(hand_over: &HandOver<u32>, things: &[u32]) -> bool {
         let Some(mut giving) = hand_over.giving() else { return false };
@@ -161,6 +167,7 @@ mod tests {
         let (told, done) = mpsc::unbounded_channel();
         let from = Arc::clone(hand_over);
         let act = move |thing| {
+            assert!(turns_here(), "the process relies on it");
             assert_ne!(thing, 0, "told to panic");
             let _ = told.send(thing);
         };

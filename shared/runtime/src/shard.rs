@@ -38,9 +38,26 @@ thread_local! {
     static TURNING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// True while this thread turns a driver, whatever thread it is.
+/// True while this thread turns a driver, or acts for one, whatever thread it is.
 pub(crate) fn turns_here() -> bool {
     TURNING.get()
+}
+
+/// While it is there, this thread is one that the process relies on.
+pub(crate) struct Turning {
+    before: bool,
+}
+
+impl Turning {
+    pub(crate) fn here() -> Self {
+        Self { before: TURNING.replace(true) }
+    }
+}
+
+impl Drop for Turning {
+    fn drop(&mut self) {
+        TURNING.set(self.before);
+    }
 }
 
 enum Message<M: Machine> {
@@ -263,7 +280,7 @@ impl<M: Machine> Shared<M> {
     /// Handles what is in the queue, about `most` inputs of it. Called by whoever has set `turning`.
     fn turn(&self, most: usize, may_stop: bool) -> Turned {
         let end = EndOnPanic(self);
-        TURNING.set(true);
+        let turning = Turning::here();
         let turned = {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
             match running.as_mut() {
@@ -271,7 +288,7 @@ impl<M: Machine> Shared<M> {
                 None => Turned::Stopped,
             }
         };
-        TURNING.set(false);
+        drop(turning);
         std::mem::forget(end);
         turned
     }

@@ -39,7 +39,7 @@ impl Fields {
     pub fn repeated(&mut self, number: u32, bytes: impl AsRef<[u8]>) {
         let bytes = bytes.as_ref();
         self.key(number, DELIMITED);
-        self.varint(bytes.len() as u64);
+        put_varint(&mut self.0, bytes.len() as u64);
         self.0.extend_from_slice(bytes);
     }
 
@@ -48,7 +48,7 @@ impl Fields {
         let value = value.into();
         if value != 0 {
             self.key(number, VARINT);
-            self.varint(value);
+            put_varint(&mut self.0, value);
         }
     }
 
@@ -72,20 +72,21 @@ impl Fields {
             self.0[at] = length as u8;
             return;
         }
-        let mut prefix = Self::default();
-        prefix.varint(length as u64);
-        self.0.splice(at..=at, prefix.0);
+        let mut prefix = Vec::new();
+        put_varint(&mut prefix, length as u64);
+        self.0.splice(at..=at, prefix);
     }
 
     fn key(&mut self, number: u32, kind: u32) {
-        self.varint(u64::from(number << 3 | kind));
+        put_varint(&mut self.0, u64::from(number << 3 | kind));
     }
+}
 
-    fn varint(&mut self, mut value: u64) {
-        while value >= 0x80 {
-            self.0.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.0.push(value as u8);
+/// Writes a number as every length and most numbers are written.
+pub(crate) fn put_varint(to: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        to.push(value as u8 | 0x80);
+        value >>= 7;
     }
+    to.push(value as u8);
 }

@@ -3,14 +3,7 @@
 use handfast_commit_core::id::TransactionId;
 use prost::Message;
 
-/// Writes a number as every length and most numbers are written.
-pub(super) fn put_varint(to: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        to.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    to.push(value as u8);
-}
+use crate::fields::put_varint;
 
 /// The bytes that a number takes.
 pub(super) fn varint_len(value: u64) -> usize {
