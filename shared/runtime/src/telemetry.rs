@@ -132,8 +132,8 @@ where
 }
 
 /// Logs every panic, and ends the process with 101 when the thread is one that others rely on: a shard
-/// (`shard-…`), any other that turns a shard or acts for one just then, or the log writer (`log-writer`). [`init`] does it; an
-/// application that embeds a server may.
+/// (`shard-…`), any other that turns a shard or acts for one just then, or the log writer (`log-writer`).
+/// [`init`] does it; an application that embeds a server may.
 ///
 /// A panic elsewhere ends no more than its task, as usual; what waited for the task is told.
 pub fn end_on_panic() {

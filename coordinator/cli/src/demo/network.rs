@@ -133,7 +133,8 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, to: usize, server: A
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, peer)) => {
-                    let link = Link { from: owner(peer, &shared.processes()), to };
+                    let from = client.local_addr().ok().and_then(|here| owner(peer, here, &shared.processes()));
+                    let link = Link { from, to };
                     let State::Up(address) = server.state() else { continue };
                     connections.spawn(connect(client, address, link, shared.cut.subscribe()));
                 }
@@ -210,10 +211,15 @@ async fn pump(
     }
 }
 
-/// Which of the processes has this end of a connection.
-fn owner(peer: SocketAddr, processes: &[Option<u32>]) -> Option<usize> {
-    let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
-    let socket = format!("socket:[{}]", socket_of(&table, peer.port())?);
+/// How often the system's table is read for one connection: what comes and goes meanwhile can hide a line of it.
+const READINGS: usize = 3;
+
+/// Which of the processes has the end `peer` of a connection that ends at `here`.
+fn owner(peer: SocketAddr, here: SocketAddr, processes: &[Option<u32>]) -> Option<usize> {
+    let socket = (0..READINGS).find_map(|_| {
+        let table = std::fs::read_to_string("/proc/net/tcp").ok()?;
+        socket_of(&table, peer, here).map(|number| format!("socket:[{number}]"))
+    })?;
     let has = |process: &Option<u32>| {
         let Some(process) = process else { return false };
         let Ok(files) = std::fs::read_dir(format!("/proc/{process}/fd")) else { return false };
@@ -224,14 +230,22 @@ fn owner(peer: SocketAddr, processes: &[Option<u32>]) -> Option<usize> {
     processes.iter().position(has)
 }
 
-/// The number of the socket that has this port, in the system's table of connections.
-fn socket_of(table: &str, port: u16) -> Option<&str> {
-    let local = format!(":{port:04X}");
+/// The number of the socket at `local` that is connected to `remote`, in the system's table of connections.
+/// Both ends count: connections to different places may share the port that they come from.
+fn socket_of(table: &str, local: SocketAddr, remote: SocketAddr) -> Option<&str> {
+    let ends = (in_table(local)?, in_table(remote)?);
     table.lines().skip(1).find_map(|line| {
         let mut fields = line.split_ascii_whitespace();
-        // Its number, its own address; then the socket's, eight fields later.
-        fields.nth(1)?.ends_with(&local).then(|| fields.nth(7)).flatten()
+        // Its number, its own address, the other one; then the socket's number, seven fields later.
+        let found = fields.nth(1)? == ends.0 && fields.next()? == ends.1;
+        found.then(|| fields.nth(6)).flatten()
     })
+}
+
+/// As the table writes an address: as the number that it is in this machine's memory.
+fn in_table(address: SocketAddr) -> Option<String> {
+    let SocketAddr::V4(address) = address else { return None };
+    Some(format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port()))
 }
 
 #[cfg(test)]
@@ -243,13 +257,18 @@ mod tests {
     const LONG: Duration = Duration::from_secs(60);
 
     #[test]
-    fn a_socket_is_found_by_its_port() {
+    fn a_socket_is_found_by_both_ends_of_its_connection() {
+        // The port 0xD2F0 is used three times: it is over, goes elsewhere, and is the one.
         let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n\
             \x20  0: 0100007F:1CFC 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1\n\
-            \x20  1: 0100007F:D2F0 0100007F:1CFC 01 00000000:00000000 00:00000000 00000000     0        0 4712 1\n";
-        assert_eq!(socket_of(table, 0x1cfc), Some("4711"));
-        assert_eq!(socket_of(table, 0xd2f0), Some("4712"));
-        assert_eq!(socket_of(table, 1), None);
+            \x20  1: 0100007F:D2F0 0100007F:0050 06 00000000:00000000 03:00000F00 00000000     0        0 0 3 0\n\
+            \x20  2: 0200007F:D2F0 0100007F:1CFC 01 00000000:00000000 00:00000000 00000000     0        0 4713 1\n\
+            \x20  3: 0100007F:D2F0 0100007F:1CFC 01 00000000:00000000 00:00000000 00000000     0        0 4712 1\n";
+        let at = |last, port| SocketAddr::from(([127, 0, 0, last], port));
+        assert_eq!(socket_of(table, at(1, 0xd2f0), at(1, 0x1cfc)), Some("4712"));
+        assert_eq!(socket_of(table, at(2, 0xd2f0), at(1, 0x1cfc)), Some("4713"));
+        assert_eq!(socket_of(table, at(1, 0x1cfc), at(1, 0xd2f0)), None);
+        assert_eq!(socket_of(table, at(1, 1), at(1, 0x1cfc)), None);
     }
 
     /// Two servers that answer every byte with the next one; this process is both of them, and everybody else.
