@@ -418,6 +418,7 @@ mod tests {
     use handfast_wire::v1::participant_service_client::ParticipantServiceClient;
     use tokio::net::TcpListener;
     use tokio::sync::mpsc;
+    use tokio::task::block_in_place;
     use tokio_stream::StreamExt;
     use tokio_stream::wrappers::UnboundedReceiverStream;
     use tonic::transport::server::TcpIncoming;
@@ -510,7 +511,9 @@ mod tests {
 
         let (go_on, wait) = std::sync::mpsc::channel::<()>();
         let held = engine.shard.clone();
-        let held = tokio::spawn(async move { held.ask(move |_| wait.recv().is_ok()).await });
+        // Whoever turns the shard stands still, and not what else its thread has to do.
+        let stands = move |_: &mut _| block_in_place(|| wait.recv().is_ok());
+        let held = tokio::spawn(async move { held.ask(stands).await });
         (0..FRAMES).for_each(|sequence| say.send(frame(sequence)).expect("it is read"));
         let is_behind = async {
             while engine.shard.depth() < SHARD_DEPTH_MAX {
