@@ -62,7 +62,14 @@ impl<C> LogHandle<C> {
     /// Queues `submission` and returns. Once the writer has ended (closed, or poisoned by a failed
     /// write) it drops the submission and its completion instead.
     pub fn submit(&self, submission: Submission<C>) {
-        self.queue.push(submission);
+        self.submit_all(&mut vec![submission]);
+    }
+
+    /// The same for several, in their order, which one sync can make durable together. Leaves none.
+    pub fn submit_all(&self, submissions: &mut Vec<Submission<C>>) {
+        if !submissions.is_empty() {
+            self.queue.push(submissions);
+        }
     }
 
     /// The submissions that have been accepted and are not durable yet.
@@ -120,8 +127,18 @@ struct QueueState<C> {
     handles: usize,
     /// No submission is accepted any more.
     closed: bool,
-    /// The writer is asleep; a submitter wakes it only then, since waking costs a system call.
-    waiting: bool,
+    /// What the writer sleeps for; a submitter wakes it only then, since waking costs a system call.
+    waiting: Waiting,
+}
+
+/// Whether the writer is asleep, and who is to wake it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waiting {
+    No,
+    /// It holds nothing: whoever comes first.
+    ForAny,
+    /// It looks again by itself before long: only who cannot wait for that.
+    ForForced,
 }
 
 impl<C> Queue<C> {
@@ -133,7 +150,7 @@ impl<C> Queue<C> {
                 spent: Vec::new(),
                 handles: 1,
                 closed: false,
-                waiting: false,
+                waiting: Waiting::No,
             }),
             news: Condvar::new(),
             depth: AtomicUsize::new(0),
@@ -146,17 +163,24 @@ impl<C> Queue<C> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn push(&self, submission: Submission<C>) {
+    fn push(&self, submissions: &mut Vec<Submission<C>>) {
         let mut state = self.lock();
         if state.closed {
-            // Unlock before the completion is dropped: its drop is foreign code and may submit.
+            // Unlock before the completions are dropped: their drop is foreign code and may submit.
             drop(state);
-            drop(submission);
+            submissions.clear();
             return;
         }
-        state.queued.push_back(submission);
-        self.depth.fetch_add(1, Ordering::Relaxed);
-        let wake = std::mem::take(&mut state.waiting);
+        let wake = match state.waiting {
+            Waiting::No => false,
+            Waiting::ForAny => true,
+            Waiting::ForForced => submissions.iter().any(|submission| submission.forced),
+        };
+        if wake {
+            state.waiting = Waiting::No;
+        }
+        self.depth.fetch_add(submissions.len(), Ordering::Relaxed);
+        state.queued.extend(submissions.drain(..));
         let spent = std::mem::take(&mut state.spent);
         drop(state);
         if wake {
@@ -174,7 +198,7 @@ impl<C> Queue<C> {
     fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        state.waiting = false;
+        state.waiting = Waiting::No;
         drop(state);
         self.news.notify_one();
     }
@@ -192,14 +216,19 @@ impl<C> Queue<C> {
         }
     }
 
-    /// Waits until something is queued, the queue is closed, or `deadline` has passed.
+    /// Waits until something is queued, the queue is closed, or `deadline` has passed. With a deadline, what is
+    /// queued and not forced waits for it.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> Wake {
         let mut state = self.lock();
+        let mut seen = 0;
         loop {
-            if !state.queued.is_empty() {
-                state.waiting = false;
+            let urgent =
+                deadline.is_none() || state.queued.iter().skip(seen).any(|next| next.forced);
+            if urgent && !state.queued.is_empty() {
+                state.waiting = Waiting::No;
                 return Wake::Queued;
             }
+            seen = state.queued.len();
             if state.closed {
                 return Wake::Closed;
             }
@@ -208,12 +237,12 @@ impl<C> Queue<C> {
                 Some(at) => match at.checked_duration_since(Instant::now()) {
                     Some(left) if !left.is_zero() => Some(left),
                     _ => {
-                        state.waiting = false;
+                        state.waiting = Waiting::No;
                         return Wake::Deadline;
                     }
                 },
             };
-            state.waiting = true;
+            state.waiting = if left.is_some() { Waiting::ForForced } else { Waiting::ForAny };
             state = match left {
                 None => self.news.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(left) => {
@@ -242,4 +271,57 @@ pub(crate) enum Wake {
     Queued,
     Closed,
     Deadline,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+    use std::time::Duration;
+
+    use super::*;
+
+    fn submission(forced: bool) -> Submission<()> {
+        Submission { mutations: Vec::new(), forced, completion: None }
+    }
+
+    /// What ends the wait of a writer that has this long.
+    fn woken_by(forced: bool, wait: Option<Duration>) -> Wake {
+        let queue = Arc::new(Queue::new());
+        let waits = Arc::clone(&queue);
+        let deadline = wait.map(|wait| Instant::now() + wait);
+        let writer = thread::spawn(move || waits.wait(deadline));
+        while queue.lock().waiting == Waiting::No {
+            thread::yield_now();
+        }
+        queue.push(&mut vec![submission(false), submission(forced)]);
+        writer.join().expect("no panic")
+    }
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    #[test]
+    fn who_looks_again_by_himself_is_woken_only_by_what_cannot_wait() {
+        assert_eq!(woken_by(true, None), Wake::Queued);
+        assert_eq!(woken_by(false, None), Wake::Queued);
+        assert_eq!(woken_by(true, Some(LONG)), Wake::Queued);
+        assert_eq!(woken_by(false, Some(Duration::from_millis(300))), Wake::Deadline);
+    }
+
+    #[test]
+    fn what_was_queued_before_the_wait_counts_as_well() {
+        let queue = Queue::new();
+        queue.push(&mut vec![submission(false)]);
+        assert_eq!(queue.wait(None), Wake::Queued);
+        assert_eq!(queue.wait(Some(Instant::now() + Duration::from_millis(1))), Wake::Deadline);
+        queue.push(&mut vec![submission(false), submission(true)]);
+        assert_eq!(queue.wait(Some(Instant::now() + LONG)), Wake::Queued);
+        queue.push(&mut vec![submission(true)]);
+        let mut pending = VecDeque::new();
+        queue.take(&mut pending);
+        assert_eq!(
+            pending.iter().map(|one| one.forced).collect::<Vec<_>>(),
+            [false, false, true, true]
+        );
+        assert_eq!(queue.depth.load(Ordering::Relaxed), 4);
+    }
 }

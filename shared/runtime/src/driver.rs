@@ -4,6 +4,9 @@
 //! the log, and performs the step's actions when, and only when, the log is durable up to the step's
 //! gate. Nothing else in the product writes records or performs actions.
 //!
+//! What comes of inputs that have come together goes to the log together ([`Driver::handle_without_submitting`]): the
+//! log's thread begins to sync with the first thing that it is given, and the others would wait for the next sync.
+//!
 //! The driver is as deterministic as its machine: it has no thread and no clock of its own. Whoever turns a
 //! [`crate::shard`] turns it, one thread at a time; the simulator turns it by hand.
 
@@ -169,6 +172,8 @@ pub struct Driver<M: Machine, E: Effects<M::Action>> {
     machine: M,
     shared: Arc<Shared<M::Action, E>>,
     log: Log<M, E>,
+    /// Not given to the log yet.
+    submissions: Vec<Submission<Gated<M::Action, E>>>,
     timers: Timers,
 }
 
@@ -181,7 +186,8 @@ impl<M: Machine, E: Effects<M::Action>> std::fmt::Debug for Driver<M, E> {
 impl<M: Machine, E: Effects<M::Action>> Driver<M, E> {
     /// Drives `machine`, which has taken over what the log says and has not made a step.
     pub fn new(machine: M, log: Log<M, E>, effects: E) -> Self {
-        Self { machine, shared: Shared::new(effects), log, timers: Timers::default() }
+        let shared = Shared::new(effects);
+        Self { machine, shared, log, submissions: Vec::new(), timers: Timers::default() }
     }
 
     /// From here on a task of this runtime performs what had to wait for the log, and not the log's thread.
@@ -205,8 +211,20 @@ impl<M: Machine, E: Effects<M::Action>> Driver<M, E> {
 
     /// Handles one input.
     pub fn handle(&mut self, now: Now, input: M::Input) {
+        self.handle_without_submitting(now, input);
+        self.submit();
+    }
+
+    /// Handles one input. What it has for the log waits for [`Driver::submit`], which has to follow soon: before
+    /// anybody else is told something of the machine that the log has to say first.
+    pub fn handle_without_submitting(&mut self, now: Now, input: M::Input) {
         let step = self.machine.step(now, input);
-        self.apply(step);
+        self.perform(step);
+    }
+
+    /// Gives the log what has gathered, in its order.
+    pub fn submit(&mut self) {
+        self.log.submit_all(&mut self.submissions);
     }
 
     /// When the next timer runs out.
@@ -217,14 +235,27 @@ impl<M: Machine, E: Effects<M::Action>> Driver<M, E> {
 
     /// Handles one timer that has run out. Returns false when there is none.
     pub fn fire(&mut self, now: Now) -> bool {
+        let fired = self.fire_without_submitting(now);
+        self.submit();
+        fired
+    }
+
+    /// The same; what it has for the log waits, as after [`Driver::handle_without_submitting`].
+    pub fn fire_without_submitting(&mut self, now: Now) -> bool {
         let Some(key) = self.timers.pop(now.at) else { return false };
         let input = self.machine.timer(key);
-        self.handle(now, input);
+        self.handle_without_submitting(now, input);
         true
     }
 
+    /// Puts a step into effect that the machine has made outside of the driver.
+    pub fn apply(&mut self, step: Step<M::Record, M::Action>) {
+        self.perform(step);
+        self.submit();
+    }
+
     /// Puts a step into effect, in the order of the law.
-    pub fn apply(&mut self, mut step: Step<M::Record, M::Action>) {
+    fn perform(&mut self, mut step: Step<M::Record, M::Action>) {
         for (key, at) in step.timers.drain(..) {
             self.timers.set(key, at);
         }
@@ -254,29 +285,24 @@ impl<M: Machine, E: Effects<M::Action>> Driver<M, E> {
             self.perform_at(gate, durable, &mut step.then);
         }
         actions.append(&mut step.later);
-        self.log.submit(Submission {
-            mutations,
-            forced: step.forced,
-            completion: Some(self.gated(position, actions)),
-        });
+        let completion = Some(self.gated(position, actions));
+        self.submissions.push(Submission { mutations, forced: step.forced, completion });
         for action in step.then.drain(..) {
             self.shared.effects.perform(action);
         }
         self.machine.reuse(step);
     }
 
-    fn perform_at(&self, gate: Position, durable: Position, actions: &mut Vec<M::Action>) {
+    fn perform_at(&mut self, gate: Position, durable: Position, actions: &mut Vec<M::Action>) {
         if actions.is_empty() {
             return;
         }
         if gate > durable && !mutant(Mutant::BarrierSkipped) {
             // A barrier: it completes behind the record, which is in the log's queue already.
             let actions = std::mem::take(actions);
-            self.log.submit(Submission {
-                mutations: Vec::new(),
-                forced: true,
-                completion: Some(self.gated(gate, actions)),
-            });
+            let completion = Some(self.gated(gate, actions));
+            let mutations = Vec::new();
+            self.submissions.push(Submission { mutations, forced: true, completion });
         } else {
             for action in actions.drain(..) {
                 self.shared.effects.perform(action);
@@ -413,6 +439,24 @@ mod tests {
         assert_eq!(world.write(), ["reply"]);
         let next = Step { gate: Position(2), then: vec!["reply"], ..step(&["next"], 3) };
         assert_eq!(world.handle(next), ["reply"]);
+    }
+
+    #[test]
+    fn what_comes_together_goes_to_the_log_together() {
+        let mut world = World::new();
+        let vote = |position, what| Step {
+            gate: Position(position),
+            then: vec![what],
+            forced: true,
+            ..step(&["prepared"], position)
+        };
+        world.driver.handle_without_submitting(Now::default(), vote(1, "one"));
+        world.driver.handle_without_submitting(Now::default(), vote(2, "two"));
+        assert_eq!(world.write(), NOTHING, "the log has not been given anything");
+        world.driver.submit();
+        let turn = world.writer.run_once(Flush::WhenForced).expect("memory");
+        assert_eq!((turn.completed, turn.mutations), (2, 2), "in one sync");
+        assert_eq!(world.done.take(), ["one", "two"]);
     }
 
     #[tokio::test]

@@ -14,6 +14,8 @@
 //! - **Leaving an input never runs the driver.** So an input may be left under any lock, and by the driver's own
 //!   effects. [`ShardHandle::turn`] may be called under no lock that an effect takes.
 //! - **Only the thread ends a shard**, so that the driver is gone when the thread is.
+//! - **What one pass has for the log goes there together**, so that one sync is for all of it; and before a question
+//!   is answered, so that a barrier that whoever asked submits is behind all that the answer speaks of.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -67,21 +69,26 @@ enum Message<M: Machine> {
     Stop,
 }
 
-/// A driver, whatever its effects are.
+/// A driver, whatever its effects are. What inputs and timers have for the log waits for `submit`.
 trait Turn<M: Machine>: Send {
     fn handle(&mut self, now: Now, input: M::Input);
     fn fire(&mut self, now: Now) -> bool;
+    fn submit(&mut self);
     fn due(&self) -> Option<Time>;
     fn machine(&mut self) -> &mut M;
 }
 
 impl<M: Machine, E: Effects<M::Action>> Turn<M> for Driver<M, E> {
     fn handle(&mut self, now: Now, input: M::Input) {
-        Driver::handle(self, now, input);
+        self.handle_without_submitting(now, input);
     }
 
     fn fire(&mut self, now: Now) -> bool {
-        Driver::fire(self, now)
+        self.fire_without_submitting(now)
+    }
+
+    fn submit(&mut self) {
+        Driver::submit(self);
     }
 
     fn due(&self) -> Option<Time> {
@@ -339,6 +346,8 @@ impl<M: Machine> Shared<M> {
                     }
                     Message::Question(question) => {
                         handled += 1;
+                        // Whoever has the answer may wait for the log to say the same: it has been told by then.
+                        driver.submit();
                         question(driver.machine());
                     }
                     Message::Stop => {}
@@ -347,6 +356,7 @@ impl<M: Machine> Shared<M> {
             // Whoever turns fires: where inputs never end, the thread does not get its turn. The clock is not
             // read again for that.
             handled += fire(&mut **driver, read.unwrap_or_else(|| clock.now()));
+            driver.submit();
             driver.machine().settled();
         }
     }
@@ -466,15 +476,18 @@ mod tests {
     use handfast_commit_core::id::{Epoch, Protocol, Sequence, Slot, TransactionId};
     use handfast_commit_core::step::{Position, Step, TimerKey};
     use handfast_journal::{
-        Kind, LogWriter, MemoryDisk, MemoryJournal, Mutation, Table, WriterOptions,
+        Flush, Kind, LogHandle, LogWriter, MemoryDisk, MemoryJournal, Mutation, Table,
+        WriterOptions,
     };
 
     use super::*;
+    use crate::driver::Gated;
 
     /// Counts, and sets timers.
     #[derive(Default)]
     struct Counter {
         handled: Vec<u32>,
+        written: u64,
         busy: bool,
     }
 
@@ -486,6 +499,8 @@ mod tests {
         Again(u32),
         /// Leaves itself again, so many times.
         Chain(u32),
+        /// Has a record.
+        Write,
         Panic,
     }
 
@@ -536,6 +551,11 @@ mod tests {
                     let next = left.checked_sub(1).map(Done::Chain);
                     step(next.into_iter().collect(), None)
                 }
+                Asked::Write => {
+                    self.written += 1;
+                    let position = Position(self.written);
+                    Step { records: vec![()], position, forced: true, ..step(Vec::new(), None) }
+                }
                 Asked::Panic => panic!("as it was asked"),
             };
             self.busy = false;
@@ -568,17 +588,44 @@ mod tests {
         handle: ShardHandle<Counter>,
         thread: JoinHandle<()>,
         told: mpsc::Receiver<&'static str>,
+        writer: LogWriter<Gated<Done, Tell>>,
+        log: LogHandle<Gated<Done, Tell>>,
     }
 
     fn site() -> Site {
         let disk = MemoryDisk::new(1);
         let journal = MemoryJournal::open(&disk, Kind::Coordinator).expect("a new disk");
-        let (_, log) = LogWriter::new(Box::new(journal), WriterOptions::default(), Box::new(()));
+        let (writer, log) =
+            LogWriter::new(Box::new(journal), WriterOptions::default(), Box::new(()));
         let (handle, queue) = shard();
         let (tell, told) = mpsc::channel();
-        let driver = Driver::new(Counter::default(), log, Tell(tell, handle.clone()));
+        let driver = Driver::new(Counter::default(), log.clone(), Tell(tell, handle.clone()));
         let thread = queue.spawn("test", Clock::start(), driver).expect("a thread");
-        Site { handle, thread, told }
+        Site { handle, thread, told, writer, log }
+    }
+
+    #[tokio::test]
+    async fn the_log_has_what_an_answer_speaks_of_before_it_is_given() {
+        let Site { handle, log, mut writer, .. } = site();
+        // All in one pass: whoever turns stands still until they are there.
+        let (go_on, wait) = mpsc::channel::<()>();
+        let held = handle.clone();
+        let held = tokio::spawn(async move { held.ask(move |_| wait.recv().is_ok()).await });
+        tokio::task::yield_now().await;
+        handle.inputs_before_turn(vec![Asked::Write, Asked::Write]);
+        let asked = handle.clone();
+        let given = log.clone();
+        let asked = tokio::spawn(async move {
+            asked.ask(move |counter| (counter.written, given.depth())).await
+        });
+        tokio::task::yield_now().await;
+        handle.inputs_before_turn(vec![Asked::Write, Asked::Write, Asked::Write]);
+        drop(go_on);
+        assert_eq!(held.await.expect("no panic"), Some(false));
+        assert_eq!(asked.await.expect("no panic"), Some((2, 2)));
+        assert_eq!(handled(&handle).await, Some(Vec::new()));
+        let turn = writer.run_once(Flush::WhenForced).expect("memory");
+        assert_eq!((turn.completed, turn.mutations), (5, 5));
     }
 
     async fn handled(handle: &ShardHandle<Counter>) -> Option<Vec<u32>> {
