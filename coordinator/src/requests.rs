@@ -16,12 +16,14 @@ use handfast_commit_core::record::Request;
 use handfast_commit_core::step::Time;
 use handfast_commit_core::two_phase::coordinator::{Input, Reply, ReplyTime, Terms, Waiter};
 use handfast_runtime::clock::wall_ms;
+use handfast_runtime::shard::ShardHandle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::yield_now;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::engine::{Engine, EngineError};
 use crate::reply_to::ReplyTo;
-use crate::shard::ShardInput;
+use crate::shard::{CoordinatorShard, ShardInput};
 
 /// A whole transaction in one request.
 #[derive(Debug)]
@@ -94,6 +96,15 @@ impl Orders {
     }
 }
 
+/// Turns a shard when it is dropped: an order that has been left is handled although its caller goes away.
+struct TurnsAtTheEnd<'a>(&'a ShardHandle<CoordinatorShard>);
+
+impl Drop for TurnsAtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.turn();
+    }
+}
+
 impl Engine {
     /// Begins an interactive transaction.
     ///
@@ -102,7 +113,7 @@ impl Engine {
     pub async fn begin(&self, request: BeginRequest) -> Result<Reply, EngineError> {
         let admitted = self.admit_begin()?;
         let (to, reply) = ReplyTo::new(None);
-        self.submit(self.order_begin(request, admitted, to));
+        self.submit(self.order_begin(request, admitted, to)).await;
         reply.await.map_err(|_| EngineError::Stopped)
     }
 
@@ -114,7 +125,7 @@ impl Engine {
     pub async fn execute(&self, request: ExecuteRequest) -> Result<Reply, EngineError> {
         let admitted = self.admit_execute(&request)?;
         let (to, reply) = ReplyTo::new(None);
-        self.submit(self.order_execute(request, admitted, to));
+        self.submit(self.order_execute(request, admitted, to)).await;
         reply.await.map_err(|_| EngineError::ReplyLost)
     }
 
@@ -124,7 +135,7 @@ impl Engine {
     /// When the coordinator has stopped.
     pub async fn commit(&self, request: CommitRequest) -> Result<Reply, EngineError> {
         let (to, reply) = ReplyTo::new(None);
-        self.submit(self.order_commit(request, to));
+        self.submit(self.order_commit(request, to)).await;
         reply.await.map_err(|_| EngineError::ReplyLost)
     }
 
@@ -134,14 +145,19 @@ impl Engine {
     /// When the coordinator has stopped.
     pub async fn abort(&self, id: TransactionId, message: String) -> Result<Reply, EngineError> {
         let (to, reply) = ReplyTo::new(None);
-        self.submit(self.order_abort(id, message, to));
+        self.submit(self.order_abort(id, message, to)).await;
         reply.await.map_err(|_| EngineError::ReplyLost)
     }
 
-    fn submit(&self, order: Order) {
+    /// Gives an order to its shard, together with those of all other calls that have arrived just now: each
+    /// leaves its own and lets the others run, and the first that is back turns the shard for all of them. What
+    /// comes of it shares frames and syncs.
+    async fn submit(&self, order: Order) {
         let shard = &self.shards.all()[order.shard];
         shard.input_before_turn(order.input);
-        shard.turn();
+        let turns = TurnsAtTheEnd(shard);
+        yield_now().await;
+        drop(turns);
     }
 
     /// No orders yet.

@@ -106,7 +106,7 @@ impl RocksJournal {
     /// # Errors
     /// [`OpenError`], each variant of which says what to do. A folder that is refused is left as it was.
     pub fn open(folder: &Path, kind: Kind, options: JournalOptions) -> Result<Self, OpenError> {
-        RocksJournal::open_with(folder, kind, rocks_options(&options))
+        RocksJournal::open_with(folder, kind, rocks_options(kind, &options))
     }
 
     fn open_with(folder: &Path, kind: Kind, mut rocks_options: Options) -> Result<Self, OpenError> {
@@ -353,7 +353,7 @@ fn disk_key(table: Table, key: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(key);
 }
 
-fn rocks_options(options: &JournalOptions) -> Options {
+fn rocks_options(kind: Kind, options: &JournalOptions) -> Options {
     const BACKGROUND_JOBS: i32 = 2;
     const OPEN_FILES_MAX: i32 = 256;
     /// Writers wait while so many are full and not yet in tables.
@@ -384,9 +384,14 @@ fn rocks_options(options: &JournalOptions) -> Options {
     rocks.set_write_buffer_size(options.memtable_bytes);
     rocks.set_max_write_buffer_number(MEMTABLES_MAX);
     rocks.set_level_zero_file_num_compaction_trigger(TABLES_UNMERGED);
-    // Most look-ups are for what is not there: a new request, a transaction that has just begun.
-    rocks.set_memtable_whole_key_filtering(true);
-    rocks.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM);
+    if kind == Kind::Coordinator {
+        // Most look-ups are for what is not there: a new request, a transaction that has just begun. A participant
+        // looks up what is there, and would pay for the filter with each of its writes.
+        rocks.set_memtable_whole_key_filtering(true);
+        rocks.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM);
+    }
+    // There is one writer.
+    rocks.set_allow_concurrent_memtable_write(false);
     rocks.set_max_total_wal_size(options.wal_bytes_max);
     rocks.set_compression_type(DBCompressionType::None);
     rocks.set_max_background_jobs(BACKGROUND_JOBS);
@@ -414,7 +419,7 @@ mod tests {
     #[test]
     fn every_append_is_one_sync() {
         let folder = tempfile::tempdir().unwrap();
-        let mut options = rocks_options(&JournalOptions::default());
+        let mut options = rocks_options(Kind::Coordinator, &JournalOptions::default());
         options.enable_statistics();
         let mut journal =
             RocksJournal::open_with(folder.path(), Kind::Coordinator, options.clone()).unwrap();

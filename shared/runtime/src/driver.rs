@@ -22,6 +22,9 @@ use tokio::sync::oneshot;
 use crate::hand_over::HandOver;
 use crate::timers::Timers;
 
+/// What goes to the log together at most. With more of it, the log would stand still while the inputs are handled.
+const SUBMITTED_TOGETHER_MAX: usize = 64;
+
 /// A pure state machine, and how its records look on the disk.
 pub trait Machine: Send + 'static {
     /// One thing that happened.
@@ -216,10 +219,14 @@ impl<M: Machine, E: Effects<M::Action>> Driver<M, E> {
     }
 
     /// Handles one input. What it has for the log waits for [`Driver::submit`], which has to follow soon: before
-    /// anybody else is told something of the machine that the log has to say first.
+    /// anybody else is told something of the machine that the log has to say first. It does not wait for long:
+    /// when so much has gathered that it is worth a sync, it goes.
     pub fn handle_without_submitting(&mut self, now: Now, input: M::Input) {
         let step = self.machine.step(now, input);
         self.perform(step);
+        if self.submissions.len() >= SUBMITTED_TOGETHER_MAX {
+            self.submit();
+        }
     }
 
     /// Gives the log what has gathered, in its order.
@@ -457,6 +464,12 @@ mod tests {
         let turn = world.writer.run_once(Flush::WhenForced).expect("memory");
         assert_eq!((turn.completed, turn.mutations), (2, 2), "in one sync");
         assert_eq!(world.done.take(), ["one", "two"]);
+        // Nor does the log wait while there is enough for a sync.
+        for position in 3..=70 {
+            world.driver.handle_without_submitting(Now::default(), vote(position, "more"));
+        }
+        let turn = world.writer.run_once(Flush::WhenForced).expect("memory");
+        assert_eq!(turn.completed, SUBMITTED_TOGETHER_MAX);
     }
 
     #[tokio::test]
