@@ -460,7 +460,8 @@ impl Engine {
         told.await.map_err(|_| EngineError::Stopped)
     }
 
-    /// Returns when everything that was given to the log before is durable.
+    /// Returns when everything that was given to the log before is durable. What a shard's step has for it is there
+    /// when the shard has answered a question.
     pub(crate) async fn flushed(&self) -> Result<(), EngineError> {
         self.written(Vec::new(), true).await
     }

@@ -335,8 +335,10 @@ impl Engine {
         Ok(commits)
     }
 
-    /// Returns when everything that the shard has handed to the log so far is durable.
+    /// Returns when everything that has come of the shard's inputs so far is durable.
     pub(crate) async fn flushed(&self) -> Result<(), Stopped> {
+        // What a step has for the log may not be there yet; before a question is answered it is.
+        self.shard.ask(|_| ()).await.ok_or(Stopped)?;
         let (tell, durable) = oneshot::channel();
         let completion = Some(Gated::standalone(tell));
         self.log.submit(Submission { mutations: Vec::new(), forced: true, completion });
@@ -418,7 +420,6 @@ mod tests {
     use handfast_wire::v1::participant_service_client::ParticipantServiceClient;
     use tokio::net::TcpListener;
     use tokio::sync::mpsc;
-    use tokio::task::block_in_place;
     use tokio_stream::StreamExt;
     use tokio_stream::wrappers::UnboundedReceiverStream;
     use tonic::transport::server::TcpIncoming;
@@ -509,11 +510,17 @@ mod tests {
         let mut answers = answers.into_inner();
         answers.message().await.expect("a welcome");
 
+        // The shard's own thread stands still, which has begun before there is anything that the session would turn
+        // the shard for.
         let (go_on, wait) = std::sync::mpsc::channel::<()>();
+        let (stands, stood) = oneshot::channel();
         let held = engine.shard.clone();
-        // Whoever turns the shard stands still, and not what else its thread has to do.
-        let stands = move |_: &mut _| block_in_place(|| wait.recv().is_ok());
-        let held = tokio::spawn(async move { held.ask(stands).await });
+        let stand = move |_: &mut _| {
+            let _ = stands.send(());
+            wait.recv().is_ok()
+        };
+        let held = tokio::spawn(async move { held.ask(stand).await });
+        stood.await.expect("the shard runs");
         (0..FRAMES).for_each(|sequence| say.send(frame(sequence)).expect("it is read"));
         let is_behind = async {
             while engine.shard.depth() < SHARD_DEPTH_MAX {

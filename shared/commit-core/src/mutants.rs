@@ -83,6 +83,8 @@ mutants! {
         "The driver performs gated actions without waiting for the log.";
     BarrierSkipped, "barrier-skipped", Tests,
         "The driver does not wait when a step speaks of an earlier step's record.";
+    AnsweredUnsubmitted, "answered-unsubmitted", Tests,
+        "A question is answered before the log has been given what the answer speaks of.";
     LaterAtOnce, "later-at-once", Tests,
         "The driver performs at once what is due when the step's own records are durable.";
     DecisionNotForced, "decision-not-forced", Tests, "COMMIT is told to everybody while it is on its way to the disk.";

@@ -127,6 +127,8 @@ struct QueueState<C> {
     handles: usize,
     /// No submission is accepted any more.
     closed: bool,
+    /// What has come since the writer sleeps and has not woken it, in bytes.
+    unseen: usize,
     /// What the writer sleeps for; a submitter wakes it only then, since waking costs a system call.
     waiting: Waiting,
 }
@@ -137,8 +139,18 @@ enum Waiting {
     No,
     /// It holds nothing: whoever comes first.
     ForAny,
-    /// It looks again by itself before long: only who cannot wait for that.
+    /// It looks again by itself before long: only who cannot wait for that, or brings the queue to
+    /// [`UNSEEN_MAX`].
     ForForced,
+}
+
+/// With so many bytes in the queue a writer looks whether they fill a batch: what nobody hurries for is bounded, too.
+const UNSEEN_MAX: usize = 1 << 20;
+
+/// About what submissions take in memory, in bytes.
+fn weight<C>(submissions: &[Submission<C>]) -> usize {
+    let bytes = |mutation: &Mutation| mutation.size() + size_of::<Mutation>();
+    submissions.iter().flat_map(|submission| &submission.mutations).map(bytes).sum()
 }
 
 impl<C> Queue<C> {
@@ -150,6 +162,7 @@ impl<C> Queue<C> {
                 spent: Vec::new(),
                 handles: 1,
                 closed: false,
+                unseen: 0,
                 waiting: Waiting::No,
             }),
             news: Condvar::new(),
@@ -174,7 +187,10 @@ impl<C> Queue<C> {
         let wake = match state.waiting {
             Waiting::No => false,
             Waiting::ForAny => true,
-            Waiting::ForForced => submissions.iter().any(|submission| submission.forced),
+            Waiting::ForForced => {
+                state.unseen += weight(submissions);
+                state.unseen >= UNSEEN_MAX || submissions.iter().any(|submission| submission.forced)
+            }
         };
         if wake {
             state.waiting = Waiting::No;
@@ -217,18 +233,17 @@ impl<C> Queue<C> {
     }
 
     /// Waits until something is queued, the queue is closed, or `deadline` has passed. With a deadline, what is
-    /// queued and not forced waits for it.
+    /// queued and not forced waits for it, unless it is much.
     pub(crate) fn wait(&self, deadline: Option<Instant>) -> Wake {
         let mut state = self.lock();
-        let mut seen = 0;
+        state.unseen = weight(state.queued.make_contiguous());
+        let mut forced = state.queued.iter().any(|queued| queued.forced);
         loop {
-            let urgent =
-                deadline.is_none() || state.queued.iter().skip(seen).any(|next| next.forced);
+            let urgent = deadline.is_none() || forced || state.unseen >= UNSEEN_MAX;
             if urgent && !state.queued.is_empty() {
                 state.waiting = Waiting::No;
                 return Wake::Queued;
             }
-            seen = state.queued.len();
             if state.closed {
                 return Wake::Closed;
             }
@@ -242,6 +257,7 @@ impl<C> Queue<C> {
                     }
                 },
             };
+            let seen = state.queued.len();
             state.waiting = if left.is_some() { Waiting::ForForced } else { Waiting::ForAny };
             state = match left {
                 None => self.news.wait(state).unwrap_or_else(PoisonError::into_inner),
@@ -249,6 +265,7 @@ impl<C> Queue<C> {
                     self.news.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
                 }
             };
+            forced = state.queued.iter().skip(seen).any(|queued| queued.forced);
         }
     }
 
@@ -284,6 +301,11 @@ mod tests {
         Submission { mutations: Vec::new(), forced, completion: None }
     }
 
+    fn with_bytes(bytes: usize) -> Submission<()> {
+        let mutations = vec![Mutation::put(crate::Table::Live, "key", vec![0; bytes])];
+        Submission { mutations, ..submission(false) }
+    }
+
     /// What ends the wait of a writer that has this long.
     fn woken_by(forced: bool, wait: Option<Duration>) -> Wake {
         let queue = Arc::new(Queue::new());
@@ -305,6 +327,24 @@ mod tests {
         assert_eq!(woken_by(false, None), Wake::Queued);
         assert_eq!(woken_by(true, Some(LONG)), Wake::Queued);
         assert_eq!(woken_by(false, Some(Duration::from_millis(300))), Wake::Deadline);
+    }
+
+    #[test]
+    fn what_can_wait_is_bounded() {
+        let queue = Arc::new(Queue::new());
+        let waits = Arc::clone(&queue);
+        let writer = thread::spawn(move || waits.wait(Some(Instant::now() + LONG)));
+        while queue.lock().waiting == Waiting::No {
+            thread::yield_now();
+        }
+        let mut pushes = 0;
+        while queue.lock().waiting != Waiting::No {
+            queue.push(&mut vec![with_bytes(UNSEEN_MAX / 4)]);
+            pushes += 1;
+        }
+        assert_eq!((writer.join().expect("no panic"), pushes), (Wake::Queued, 4));
+        // What is there when the wait begins counts as well.
+        assert_eq!(queue.wait(Some(Instant::now() + LONG)), Wake::Queued);
     }
 
     #[test]

@@ -80,7 +80,7 @@ pub struct Turn {
     pub bytes: usize,
     /// The submissions that are held over to a later turn.
     pub held: usize,
-    /// One of those held over is forced (the batch was full): turn again, at once.
+    /// The batch was full, and what is held over has a forced one among it, or is full again: turn again, at once.
     pub again: bool,
 }
 
@@ -207,10 +207,8 @@ impl<C: Completion> LogWriter<C> {
         }
         self.take_queued();
         let mut completed = self.complete_leading_barriers();
-        let full = self.pending_mutations >= self.options.batch_mutations_max
-            || self.pending_bytes >= self.options.batch_bytes_max;
         let everything = flush == Flush::Everything && !mutant(Mutant::LazyNeverWritten);
-        let due = everything || self.pending_forced > 0 || full;
+        let due = everything || self.pending_forced > 0 || self.is_full();
         if self.pending.is_empty() || !due {
             return Ok(self.report(completed, 0, 0));
         }
@@ -247,13 +245,19 @@ impl<C: Completion> LogWriter<C> {
         Ok(self.report(completed, mutations, bytes))
     }
 
+    /// What is pending makes a batch, forced or not.
+    fn is_full(&self) -> bool {
+        self.pending_mutations >= self.options.batch_mutations_max
+            || self.pending_bytes >= self.options.batch_bytes_max
+    }
+
     fn report(&self, completed: usize, mutations: usize, bytes: usize) -> Turn {
         Turn {
             completed,
             mutations,
             bytes,
             held: self.pending.len(),
-            again: self.pending_forced > 0,
+            again: self.pending_forced > 0 || self.is_full(),
         }
     }
 

@@ -231,8 +231,9 @@ fn lazy_submissions_that_fill_a_batch_are_written() {
         bench.submit(number, 1, false);
     }
     assert_eq!(bench.turn(Flush::WhenForced).completed, 0);
-    bench.submit(4, 1, false);
-    bench.submit(5, 1, false);
+    (4..=9).for_each(|number| bench.submit(number, 1, false));
+    let turn = bench.turn(Flush::WhenForced);
+    assert_eq!((turn.completed, turn.held, turn.again), (4, 5, true), "it fills another one");
     let turn = bench.turn(Flush::WhenForced);
     assert_eq!((turn.completed, turn.held, turn.again), (4, 1, false));
 }

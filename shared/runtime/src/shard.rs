@@ -24,6 +24,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_commit_core::step::{Now, Time};
 
 use crate::clock::Clock;
@@ -347,7 +348,9 @@ impl<M: Machine> Shared<M> {
                     Message::Question(question) => {
                         handled += 1;
                         // Whoever has the answer may wait for the log to say the same: it has been told by then.
-                        driver.submit();
+                        if !mutant(Mutant::AnsweredUnsubmitted) {
+                            driver.submit();
+                        }
                         question(driver.machine());
                     }
                     Message::Stop => {}

@@ -117,9 +117,10 @@ impl Coordinator {
     #[inline(never)]
     pub fn handle(&mut self, now: Now, inputs: Vec<ShardInput>) {
         for input in inputs {
-            self.driver.handle(now, input);
+            self.driver.handle_without_submitting(now, input);
         }
-        while self.driver.fire(now) {}
+        while self.driver.fire_without_submitting(now) {}
+        self.driver.submit();
         self.driver.machine_mut().settled();
         self.perform();
     }

@@ -78,15 +78,17 @@ impl Participant {
     #[inline(never)]
     pub fn handle(&mut self, now: Now, inputs: Vec<ShardInput>) -> anyhow::Result<()> {
         for input in inputs {
-            self.driver.handle(now, input);
+            self.driver.handle_without_submitting(now, input);
             self.perform()?;
         }
-        while self.driver.fire(now) {}
+        while self.driver.fire_without_submitting(now) {}
         loop {
             self.perform()?;
             let Some((id, result)) = self.results.pop_front() else { break };
-            self.driver.handle(now, ShardInput::Core(Input::Resource { id, result }));
+            let input = ShardInput::Core(Input::Resource { id, result });
+            self.driver.handle_without_submitting(now, input);
         }
+        self.driver.submit();
         Ok(())
     }
 
