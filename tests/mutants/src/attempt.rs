@@ -58,6 +58,8 @@ impl Run {
         let mut child = command
             .args(&self.arguments)
             .current_dir(&self.program.folder)
+            // As cargo does; what this process has is about its own package.
+            .env("CARGO_MANIFEST_DIR", &self.program.folder)
             // What it leaves behind goes with it.
             .env("TMPDIR", folder.path())
             .env("RUST_BACKTRACE", "0")
