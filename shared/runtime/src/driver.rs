@@ -305,7 +305,7 @@ impl<M: Machine, E: Effects<M::Action>> Driver<M, E> {
             return;
         }
         if gate > durable && !mutant(Mutant::BarrierSkipped) {
-            // A barrier: it completes behind the record, which is in the log's queue already.
+            // A barrier: it completes behind the record, which has gone to the log before, or goes with it.
             let actions = std::mem::take(actions);
             let completion = Some(self.gated(gate, actions));
             let mutations = Vec::new();
