@@ -63,8 +63,9 @@ fn run(settings: &Settings) -> anyhow::Result<()> {
     telemetry::init(format.parse()?, &level)?;
     let shutdown = Shutdown::listen().context("cannot listen for signals")?;
     let recorder = Metrics::install()?;
-    let runtime = io_threads::runtime(server.io_threads).context("cannot start the runtime")?;
-    runtime.block_on(serve_all(server, recorder, shutdown))
+    let threads = server.io_threads;
+    io_threads::block_on(threads, serve_all(server, recorder, shutdown))
+        .context("cannot start the threads")?
 }
 
 async fn serve_all(
