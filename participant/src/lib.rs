@@ -32,7 +32,7 @@
 //!         match work {
 //!             Work::Carried { payload, .. } => {
 //!                 let changes = vec![(key("draft/", id), Some(payload))];
-//!                 Prepared::Yes { result: Vec::new(), changes }
+//!                 Prepared::Yes { result: Vec::new(), staged: Vec::new(), changes }
 //!             }
 //!             Work::Joined => Prepared::No { reason: "a notebook has no sessions".into() },
 //!         }
@@ -151,5 +151,5 @@ pub use enlistment::Handle;
 pub use participant::{Opened, Participant, ParticipantBuilder};
 pub use recovery::StartError;
 pub use server::{Running, Stopped};
-pub use store::Store;
+pub use store::{StagedError, Store};
 pub use tonic::service::Routes;

@@ -147,13 +147,21 @@ fn scan(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
     use handfast_commit_core::id::{Epoch, Incarnation, Sequence, TransactionId};
-    use handfast_commit_core::record::ParticipantEntry;
+    use handfast_commit_core::record::{
+        DecidedBranch, Electorate, OnePhaseCommit, ParticipantEntry, PreparedBranch, VotedBranch,
+    };
+    use handfast_commit_core::three_phase::{Site, SiteNumber, Sites};
     use handfast_commit_core::two_phase::participant::Config;
     use handfast_journal::{Kind, MemoryDisk, MemoryJournal};
     use handfast_runtime::driver::Machine;
 
     use super::*;
+    use crate::shard::STAGED;
+    use crate::store::Store;
 
     fn name(text: &str) -> ParticipantName {
         text.parse().expect("a name")
@@ -202,6 +210,77 @@ mod tests {
         restore(&*journal.reader(), &mut shard).expect("sound");
         assert_eq!(shard.epoch(Slot(9)), Some(Epoch(3)));
         assert_eq!(shard.epoch(Slot(8)), None);
+    }
+
+    #[test]
+    fn what_is_staged_goes_with_the_branch() {
+        let two: TransactionId = "0009-02-0000000003-0000000000000001".parse().expect("an id");
+        let three: TransactionId = "0009-03-0000000003-0000000000000002".parse().expect("an id");
+        let mut journal = journal();
+        let store = Store::new(journal.reader());
+        let staged = || {
+            let mut found = Vec::new();
+            let read = store.staged(|id, staged| {
+                found.push((id, staged.to_vec()));
+                ControlFlow::Continue(())
+            });
+            read.expect("sound");
+            found
+        };
+        let mut write = |record, keys: &[&[u8]]| {
+            let changes = keys.iter().map(|key| (key.to_vec(), Some(vec![1]))).collect();
+            let mut mutations = Vec::new();
+            shard().write(ParticipantEntry { record, changes }, &mut mutations);
+            journal.append(&mutations).expect("a disk in memory");
+            mutations.len()
+        };
+        let sites = Sites::new(vec![(name("a"), Incarnation(1))], Vec::new());
+        let electorate = Electorate {
+            own: SiteNumber(1),
+            sites,
+            coordinator_incarnation: Incarnation(1),
+            coordinator_endpoint: String::new(),
+            peers: Vec::new(),
+        };
+        let voted = || {
+            ParticipantRecord::Voted(VotedBranch {
+                id: three,
+                site: Site::VOTED,
+                electorate: electorate.clone(),
+                read_only: false,
+                result: Bytes::new(),
+                since_ms: 0,
+            })
+        };
+        let prepared = ParticipantRecord::Prepared(Arc::new(PreparedBranch {
+            id: two,
+            coordinator_incarnation: Incarnation(1),
+            coordinator_endpoint: "".into(),
+            peers: Vec::new(),
+            result: Bytes::new(),
+            since_ms: 0,
+        }));
+        assert_eq!(write(prepared, &[STAGED]), 1, "one entry for both");
+        assert_eq!(write(voted(), &[STAGED, b"k"]), 3);
+        assert_eq!(write(voted(), &[]), 1, "a move");
+        assert_eq!(staged(), [(two, vec![1]), (three, vec![1])]);
+        let mut first = Vec::new();
+        let read = store.staged(|id, _| {
+            first.push(id);
+            ControlFlow::Break(())
+        });
+        assert_eq!((read, first), (Ok(()), vec![two]), "no further than it was wanted");
+        assert_eq!(write(ParticipantRecord::Finished { id: two, committed: true }, &[b"k"]), 2);
+        let decided = DecidedBranch { id: three, committed: true, electorate: electorate.clone() };
+        write(ParticipantRecord::Decided(decided), &[b"k"]);
+        assert_eq!(staged(), []);
+        // Done at once, so nothing has to be known of it after a restart.
+        let commit =
+            OnePhaseCommit { id: two, request_id: None, result: Bytes::new(), since_ms: 0 };
+        assert_eq!(write(ParticipantRecord::OnePhase(commit), &[STAGED, b"k"]), 2);
+        assert_eq!(staged(), []);
+        journal.append(&[Mutation::put(Table::Live, "short", "")]).expect("a disk in memory");
+        assert!(store.staged(|_, _| ControlFlow::Continue(())).is_err());
     }
 
     #[test]

@@ -18,7 +18,10 @@ use handfast_commit_core::two_phase::participant::{
     Ending as CoreEnding, ResourceCall, ResourceResult,
 };
 
-use crate::resource_manager::{Ending, Finished, Prepared, ResourceError, ResourceManager, Work};
+use crate::resource_manager::{
+    Change, Ending, Finished, Prepared, ResourceError, ResourceManager, Work,
+};
+use crate::shard::STAGED;
 
 type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -162,8 +165,16 @@ async fn vote(resource: &dyn AnyResource, id: TransactionId, prepared: Prepared)
         })
     };
     match prepared {
-        Prepared::Yes { result, changes } => match too_large(&result) {
-            None => ResourceResult::Prepared { result: Bytes::from(result), changes },
+        Prepared::Yes { changes, .. } if keyless(&changes) => {
+            abort_then_no(resource, id, KEYLESS.to_owned()).await
+        }
+        Prepared::Yes { result, staged, mut changes } => match too_large(&result) {
+            None => {
+                if !staged.is_empty() {
+                    changes.insert(0, (STAGED.to_vec(), Some(staged)));
+                }
+                ResourceResult::Prepared { result: Bytes::from(result), changes }
+            }
             Some(reason) => abort_then_no(resource, id, reason).await,
         },
         Prepared::ReadOnly { result } => match too_large(&result) {
@@ -200,6 +211,10 @@ fn finished(
     result: Result<Result<Finished, ResourceError>, Box<dyn Any + Send>>,
 ) -> ResourceResult {
     match result {
+        Ok(Ok(Finished::Done { changes })) if keyless(&changes) => {
+            tracing::error!(transaction = %id, call = what, "{KEYLESS}");
+            ResourceResult::Failed { reason: KEYLESS.to_owned() }
+        }
         Ok(Ok(Finished::Done { changes })) => ResourceResult::Done { changes },
         Ok(Ok(Finished::AlreadyDone)) => ResourceResult::Done { changes: Vec::new() },
         Ok(Ok(Finished::Unknown)) => ResourceResult::Unknown,
@@ -209,6 +224,13 @@ fn finished(
             ResourceResult::Failed { reason: format!("the resource manager panicked in {what}") }
         }
     }
+}
+
+const KEYLESS: &str = "the resource manager has a change without a key";
+
+/// One of the changes has the key that is not the resource's to use.
+fn keyless(changes: &[Change]) -> bool {
+    changes.iter().any(|(key, _)| key == STAGED)
 }
 
 /// Runs a call; a panic in it, or in making it, is an error.
@@ -328,7 +350,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_result_that_cannot_be_carried_is_an_abort_and_a_no() {
         let resource = Arc::new(Scripted::default());
-        let yes = |bytes| Prepared::Yes { result: vec![0; bytes], changes: Vec::new() };
+        let yes = |bytes| Prepared::Yes {
+            result: vec![0; bytes],
+            staged: Vec::new(),
+            changes: Vec::new(),
+        };
         *resource.prepared.lock().expect("no panic") = Some(yes(limits::PAYLOAD_BYTES_MAX));
         assert!(matches!(prepare(&resource).await, ResourceResult::Prepared { .. }));
         *resource.prepared.lock().expect("no panic") = Some(yes(limits::PAYLOAD_BYTES_MAX + 1));

@@ -28,7 +28,7 @@ use std::future::Future;
 pub use handfast_commit_core::id::TransactionId;
 
 /// A change of the library's own store, written in the same forced write as the protocol record that
-/// it comes with: `None` deletes the key.
+/// it comes with: `None` deletes the key, which is not empty.
 pub type Change = (Vec<u8>, Option<Vec<u8>>);
 
 /// The work of a branch, as it reaches `prepare`.
@@ -52,11 +52,15 @@ pub enum Work {
 pub enum Prepared {
     /// The branch can be committed and can be aborted, whatever happens.
     ///
-    /// Either it is durable already, in the resource's own storage, and `changes` is empty; or
-    /// `changes` make it durable, and the library writes them together with its own record.
+    /// Either it is durable already, in the resource's own storage, and both are empty; or
+    /// `staged` and `changes` make it durable, and the library writes them together with its own record.
     Yes {
         /// For the client.
         result: Vec<u8>,
+        /// What the branch will do, in the resource manager's own format. The library keeps it with the vote,
+        /// shows it to [`Store::staged`](crate::Store::staged) after a restart, and drops it when the branch ends:
+        /// no change has to. Empty: nothing to keep.
+        staged: Vec<u8>,
         /// For the library's store.
         changes: Vec<Change>,
     },

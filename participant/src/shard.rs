@@ -20,13 +20,20 @@ use handfast_journal::{Mutation, Table};
 use handfast_runtime::crash_point::reached;
 use handfast_runtime::driver::Machine;
 use handfast_runtime::site_service::ReportTo;
-use handfast_wire::record::{ParticipantWrite, encode_participant};
+use handfast_wire::record::{ParticipantWrite, encode_participant, encode_prepared};
 use tokio::sync::oneshot;
 
 use crate::voting;
 
 /// Where what is known of a slot is, in the table of facts about ourselves.
 pub(crate) const SLOT_PREFIX: &[u8] = b"slot";
+
+/// The key of the change that is what the resource has staged of the branch. No other change has it.
+///
+/// To the core it is a change like others. Here it becomes part of the vote's entry, so that whatever takes the
+/// place of that entry ends both; but for three-phase commit, where each move writes the entry again, it has an
+/// entry of its own. With a commit in one phase it is not written at all: what it says is done.
+pub(crate) const STAGED: &[u8] = b"";
 
 /// Whoever waits for an answer of the core.
 #[derive(Debug)]
@@ -241,22 +248,46 @@ impl Machine for ParticipantShard {
             }
             ParticipantRecord::Forgotten { .. } | ParticipantRecord::SlotSeen { .. } => {}
         }
-        mutations.push(match encode_participant(&entry.record) {
+        let ParticipantEntry { record, mut changes } = entry;
+        let writes_lost = match record {
+            ParticipantRecord::Prepared(_) => mutant(Mutant::PreparedWithoutWrites),
+            ParticipantRecord::Voted(_) => mutant(Mutant::VotedWithoutWrites),
+            _ => false,
+        };
+        if writes_lost {
+            changes.clear();
+        }
+        let staged = match changes.first_mut() {
+            Some((key, staged)) if key == STAGED => staged.take(),
+            _ => None,
+        };
+        let write = match &record {
+            ParticipantRecord::Prepared(branch) => ParticipantWrite::Put(
+                branch.id,
+                encode_prepared(branch, staged.as_deref().unwrap_or_default()),
+            ),
+            record => encode_participant(record),
+        };
+        mutations.push(match write {
             ParticipantWrite::Put(id, value) => Mutation::put(Table::Live, *id.as_bytes(), value),
             ParticipantWrite::Delete(id) => Mutation::delete(Table::Live, *id.as_bytes()),
             ParticipantWrite::Slot(slot, value) => {
                 Mutation::put(Table::Meta, slot_key(slot), value)
             }
         });
-        let writes_lost = match entry.record {
-            ParticipantRecord::Prepared(_) => mutant(Mutant::PreparedWithoutWrites),
-            ParticipantRecord::Voted(_) => mutant(Mutant::VotedWithoutWrites),
-            _ => false,
-        };
-        if writes_lost {
-            return;
+        match &record {
+            ParticipantRecord::Voted(branch) => {
+                let own = staged
+                    .map(|staged| Mutation::put(Table::Staged, *branch.id.as_bytes(), staged));
+                mutations.extend(own);
+            }
+            // Before it is forgotten, and before anything else that ends it.
+            ParticipantRecord::Decided(branch) if !mutant(Mutant::StageKeptAfterCommit) => {
+                mutations.push(Mutation::delete(Table::Staged, *branch.id.as_bytes()));
+            }
+            _ => {}
         }
-        for (key, value) in entry.changes {
+        for (key, value) in changes.into_iter().filter(|(key, _)| key != STAGED) {
             mutations.push(Mutation { table: Table::Data, key, value });
         }
     }

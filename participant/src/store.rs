@@ -8,7 +8,20 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use handfast_commit_core::id::TransactionId;
 use handfast_journal::{JournalError, Reader, Table};
+use handfast_wire::record::{DamagedRecord, id_in, staged_in};
+
+/// What is staged cannot be told.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StagedError {
+    /// The journal cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// An entry of it makes no sense.
+    #[error(transparent)]
+    Damaged(#[from] DamagedRecord),
+}
 
 /// Reads the store. It sees everything that is durable, and nothing else. Cheap to clone.
 #[derive(Clone)]
@@ -47,6 +60,45 @@ impl Store {
         self.reader.scan(Table::Data, prefix, &mut |key, value| {
             if key.starts_with(prefix) { visit(key, value) } else { ControlFlow::Break(()) }
         })
+    }
+
+    /// Visits what resources have staged of the branches that are prepared and not ended, until `visit` breaks:
+    /// the branches of two-phase commit in the order of their ids, then those of three-phase commit.
+    ///
+    /// # Errors
+    /// When the journal cannot be read, or an entry of it makes no sense; what was visited before is sound.
+    pub fn staged(
+        &self,
+        mut visit: impl FnMut(TransactionId, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(), StagedError> {
+        let mut ended = None;
+        self.reader.scan(Table::Live, &[], &mut |key, value| {
+            let found = id_in(key, key).and_then(|id| Ok((id, staged_in(key, value)?)));
+            match found {
+                Ok((_, staged)) if staged.is_empty() => ControlFlow::Continue(()),
+                Ok((id, staged)) => {
+                    let goes_on = visit(id, &staged);
+                    ended = goes_on.is_break().then_some(Ok(()));
+                    goes_on
+                }
+                Err(error) => {
+                    ended = Some(Err(error.into()));
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        if let Some(ended) = ended {
+            return ended;
+        }
+        let mut ended = Ok(());
+        self.reader.scan(Table::Staged, &[], &mut |key, staged| match id_in(key, key) {
+            Ok(id) => visit(id, staged),
+            Err(error) => {
+                ended = Err(error.into());
+                ControlFlow::Break(())
+            }
+        })?;
+        ended
     }
 
     /// The journal's reading end.

@@ -73,12 +73,13 @@ impl Faulty {
 impl ResourceManager for Faulty {
     async fn prepare(&self, id: TransactionId, work: Work) -> Prepared {
         if self.fault == Fault::PreparesWithoutWork && work == Work::Joined {
-            return Prepared::Yes { result: Vec::new(), changes: Vec::new() };
+            return Prepared::Yes { result: Vec::new(), staged: Vec::new(), changes: Vec::new() };
         }
         self.prepared_here.lock().expect("no panic").push(id);
         let mut prepared = self.inner.prepare(id, work).await;
-        if let Prepared::Yes { changes, .. } = &mut prepared {
+        if let Prepared::Yes { staged, changes, .. } = &mut prepared {
             if self.fault == Fault::KeepsNothingOfAVote {
+                staged.clear();
                 changes.clear();
             }
             if self.fault == Fault::GivesUpItsLocksWithTheVote {
@@ -117,7 +118,7 @@ impl ResourceManager for Faulty {
         if let Finished::Done { changes } = &mut finished
             && self.fault == Fault::KeepsNothingOfACommit
         {
-            changes.truncate(1);
+            changes.clear();
         }
         Ok(finished)
     }
@@ -267,7 +268,7 @@ impl ResourceManager for Files {
             return Prepared::No { reason: "no sessions".into() };
         };
         match fs::write(self.path("open", id), payload) {
-            Ok(()) => Prepared::Yes { result: Vec::new(), changes: Vec::new() },
+            Ok(()) => Prepared::Yes { result: Vec::new(), staged: Vec::new(), changes: Vec::new() },
             Err(error) => Prepared::No { reason: error.to_string() },
         }
     }
@@ -351,7 +352,7 @@ impl ResourceManager for Notebook {
         match work {
             Work::Carried { payload, .. } => {
                 let changes = vec![(entry("draft/", id), Some(payload))];
-                Prepared::Yes { result: Vec::new(), changes }
+                Prepared::Yes { result: Vec::new(), staged: Vec::new(), changes }
             }
             Work::Joined => Prepared::No { reason: "a notebook has no sessions".into() },
         }

@@ -47,7 +47,7 @@ impl Noted {
 impl ResourceManager for Noted {
     async fn prepare(&self, _: TransactionId, _: Work) -> Prepared {
         self.note("prepare");
-        Prepared::Yes { result: Vec::new(), changes: Vec::new() }
+        Prepared::Yes { result: Vec::new(), staged: Vec::new(), changes: Vec::new() }
     }
 
     async fn pre_commit(&self, _: TransactionId) {

@@ -266,7 +266,8 @@ mutants! {
     ReadLocksNotStaged, "read-locks-not-staged", Tests, "After a restart a branch in doubt has lost its read locks.";
     ReadOnlyReleasedEarly, "read-only-released-early", Tests,
         "A branch that has only read gives its locks back while others still take theirs.";
-    StageKeptAfterCommit, "stage-kept-after-commit", Tests, "A commit leaves its staged writes behind.";
+    StageKeptAfterCommit, "stage-kept-after-commit", Tests,
+        "What a branch of three-phase commit has staged stays when it ends.";
     PreparedWounded, "prepared-wounded", Tests, "An older transaction takes the locks of one that has prepared.";
 
     // ---- the journal ----

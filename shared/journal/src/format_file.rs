@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! handfast coordinator
-//! format 1
+//! format 2
 //! incarnation 9f86d081884c7d65
 //! ```
 //!
@@ -17,8 +17,8 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 /// The newest format of a journal's folder and records that this program can read, and the one it
-/// writes.
-pub const FORMAT_VERSION: u32 = 1;
+/// writes. Since 2 a participant's entry of a prepared branch holds what its resource has staged.
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The file's name, and that of its unfinished form.
 pub(crate) const FILE_NAME: &str = "FORMAT";
@@ -153,7 +153,7 @@ mod tests {
         let format = FormatFile { kind: Kind::Coordinator, incarnation: 0x9f86_d081_884c_7d65 };
         assert_eq!(
             format.render(),
-            "handfast coordinator\nformat 1\nincarnation 9f86d081884c7d65\n"
+            "handfast coordinator\nformat 2\nincarnation 9f86d081884c7d65\n"
         );
     }
 
@@ -164,11 +164,11 @@ mod tests {
             "handfast coordinator\n",
             "handfast coordinator\nformat one\nincarnation 9f86d081884c7d65\n",
             "handfast coordinator\nformat 0\nincarnation 9f86d081884c7d65\n",
-            "handfast coordinator\nformat 1\nincarnation 0000000000000000\n",
-            "handfast coordinator\nformat 1\nincarnation 9f86d081884c7d6\n",
-            "handfast coordinator\nformat 1\nincarnation 9f86d081884c7d6x\n",
-            "handfast console\nformat 1\nincarnation 9f86d081884c7d65\n",
-            "something coordinator\nformat 1\nincarnation 9f86d081884c7d65\n",
+            "handfast coordinator\nformat 2\nincarnation 0000000000000000\n",
+            "handfast coordinator\nformat 2\nincarnation 9f86d081884c7d6\n",
+            "handfast coordinator\nformat 2\nincarnation 9f86d081884c7d6x\n",
+            "handfast console\nformat 2\nincarnation 9f86d081884c7d65\n",
+            "something coordinator\nformat 2\nincarnation 9f86d081884c7d65\n",
         ] {
             let parsed = FormatFile::parse(text.as_bytes());
             assert!(matches!(parsed, Err(FormatProblem::Malformed(_))), "{text:?}: {parsed:?}");
@@ -178,8 +178,8 @@ mod tests {
 
     #[test]
     fn a_later_format_is_told_apart_whatever_else_it_says() {
-        let parsed = FormatFile::parse(b"handfast console\nformat 2\nquorum 3\n");
-        assert!(matches!(parsed, Err(FormatProblem::Newer(2))), "{parsed:?}");
+        let parsed = FormatFile::parse(b"handfast console\nformat 3\nquorum 3\n");
+        assert!(matches!(parsed, Err(FormatProblem::Newer(3))), "{parsed:?}");
     }
 
     #[test]

@@ -21,12 +21,21 @@ pub enum Table {
     Registry,
     /// The data of a resource that shares the journal with its participant.
     Data,
+    /// What a resource keeps of branches whose entries among the live ones are written more than once.
+    Staged,
 }
 
 impl Table {
     /// Every table, in the order of their keys on disk.
-    pub const ALL: [Table; 6] =
-        [Table::Meta, Table::Live, Table::Outcomes, Table::Requests, Table::Registry, Table::Data];
+    pub const ALL: [Table; 7] = [
+        Table::Meta,
+        Table::Live,
+        Table::Outcomes,
+        Table::Requests,
+        Table::Registry,
+        Table::Data,
+        Table::Staged,
+    ];
 
     /// The first byte of this table's keys on disk. Zero is the journal's own.
     pub const fn prefix(self) -> u8 {
@@ -37,6 +46,7 @@ impl Table {
             Table::Requests => 4,
             Table::Registry => 5,
             Table::Data => 6,
+            Table::Staged => 7,
         }
     }
 }
@@ -50,6 +60,7 @@ impl fmt::Display for Table {
             Table::Requests => "requests",
             Table::Registry => "registry",
             Table::Data => "data",
+            Table::Staged => "staged",
         })
     }
 }
@@ -92,6 +103,6 @@ mod tests {
     #[test]
     fn prefixes_are_part_of_the_format() {
         let prefixes: Vec<u8> = Table::ALL.iter().map(|table| table.prefix()).collect();
-        assert_eq!(prefixes, [1, 2, 3, 4, 5, 6]);
+        assert_eq!(prefixes, [1, 2, 3, 4, 5, 6, 7]);
     }
 }

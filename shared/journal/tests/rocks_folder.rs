@@ -42,7 +42,7 @@ fn a_missing_folder_is_created_with_its_parents() {
     assert_eq!(journal.sequence(), LogSequence(0));
     let format = fs::read_to_string(folder.join("FORMAT")).expect("a FORMAT file");
     let incarnation = journal.reader().incarnation();
-    assert_eq!(format, format!("handfast coordinator\nformat 1\nincarnation {incarnation:016x}\n"));
+    assert_eq!(format, format!("handfast coordinator\nformat 2\nincarnation {incarnation:016x}\n"));
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn a_newer_format_is_refused() {
     let folder = used(&root);
     fs::write(folder.join("FORMAT"), "handfast coordinator\nformat 9\n").expect("a file");
     let error = open(&folder).expect_err("newer");
-    assert!(matches!(error, OpenError::NewerFormat { found: 9, supported: 1, .. }), "{error:?}");
+    assert!(matches!(error, OpenError::NewerFormat { found: 9, supported: 2, .. }), "{error:?}");
     check_message(&error, &folder, "start the version that wrote it");
 }
 

@@ -340,7 +340,7 @@ pub fn encode_participant(record: &ParticipantRecord) -> ParticipantWrite {
     use storage::participant_record::Record;
     let (id, record) = match record {
         ParticipantRecord::Prepared(branch) => {
-            return ParticipantWrite::Put(branch.id, encode_prepared(branch));
+            return ParticipantWrite::Put(branch.id, encode_prepared(branch, &[]));
         }
         ParticipantRecord::Finished { id, committed } => {
             let mut record = Fields::default();
@@ -367,8 +367,11 @@ pub fn encode_participant(record: &ParticipantRecord) -> ParticipantWrite {
     ParticipantWrite::Put(id, record.encode_to_vec())
 }
 
-fn encode_prepared(branch: &PreparedBranch) -> Vec<u8> {
-    let mut record = Fields::with_capacity(RECORD_BYTES + branch.result.len());
+/// The bytes of a prepared branch with what its resource has staged, which goes with this entry when the branch
+/// ends; its key is the transaction's id.
+#[must_use]
+pub fn encode_prepared(branch: &PreparedBranch, staged: &[u8]) -> Vec<u8> {
+    let mut record = Fields::with_capacity(RECORD_BYTES + branch.result.len() + staged.len());
     record.message(1, |fields| {
         fields.number(1, branch.id.epoch().0);
         fields.fixed(2, branch.coordinator_incarnation.0);
@@ -381,8 +384,22 @@ fn encode_prepared(branch: &PreparedBranch) -> Vec<u8> {
         }
         fields.bytes(5, &branch.result);
         fields.number(6, branch.since_ms);
+        fields.bytes(7, staged);
     });
     record.into_bytes()
+}
+
+/// What the resource has staged, in a participant's entry of a transaction. Empty: nothing, or not here.
+///
+/// # Errors
+/// When the entry is none.
+pub fn staged_in(key: &[u8], value: &[u8]) -> Result<Vec<u8>, DamagedRecord> {
+    use storage::participant_record::Record;
+    let record = storage::ParticipantRecord::decode(value).map_err(|error| damaged(key, error))?;
+    Ok(match record.record {
+        Some(Record::Prepared(branch)) => branch.staged,
+        _ => Vec::new(),
+    })
 }
 
 /// Reads a participant's entry of a transaction.
@@ -601,6 +618,32 @@ mod tests {
             };
             assert_eq!(decode_participant(id.as_bytes(), &bytes), Ok(record));
         }
+    }
+
+    #[test]
+    fn what_is_staged_is_kept_with_the_vote() {
+        let branch = PreparedBranch {
+            id: id(),
+            coordinator_incarnation: Incarnation(3),
+            coordinator_endpoint: "http://c".into(),
+            peers: vec![(a_name("b"), "http://b".into())],
+            result: "r".into(),
+            since_ms: 8,
+        };
+        let key = id();
+        let key = key.as_bytes();
+        for staged in [&b""[..], b"s", &[7; 300], &[7; 70_000]] {
+            let bytes = encode_prepared(&branch, staged);
+            let message = storage::ParticipantRecord::decode(&bytes[..]).expect("an entry");
+            assert_eq!(message.encode_to_vec(), bytes);
+            assert_eq!(staged_in(key, &bytes).as_deref(), Ok(staged));
+            let record = ParticipantRecord::Prepared(Arc::new(branch.clone()));
+            assert_eq!(decode_participant(key, &bytes), Ok(record));
+        }
+        let over = ParticipantRecord::Finished { id: id(), committed: true };
+        let ParticipantWrite::Put(_, bytes) = encode_participant(&over) else { panic!("an entry") };
+        assert_eq!(staged_in(key, &bytes), Ok(Vec::new()));
+        assert!(staged_in(key, b"\xff").is_err());
     }
 
     #[test]

@@ -298,6 +298,7 @@ samples! {
         peers: list,
         result: |random: &mut Random| payload(random).to_vec(),
         since_ms: number,
+        staged: |random: &mut Random| payload(random).to_vec(),
     }
     storage::FinishedBranch { committed: flag }
     storage::OnePhaseCommit {

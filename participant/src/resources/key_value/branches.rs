@@ -117,6 +117,16 @@ struct PreparedBranch {
     decision: Option<Decision>,
 }
 
+impl PreparedBranch {
+    fn vote(&self) -> Prepared {
+        Prepared::Yes {
+            result: self.result.clone(),
+            staged: self.staged.encode(),
+            changes: Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Decision {
     Commit,
@@ -242,10 +252,7 @@ impl Branches {
     pub(super) fn start_preparing(&mut self, id: TransactionId) -> Result<Call, Prepared> {
         match self.branches.get(&id).map(|branch| &branch.phase) {
             None => Ok(self.begin(id, Phase::Carried)),
-            Some(Phase::Prepared(prepared)) => Err(Prepared::Yes {
-                result: prepared.result.clone(),
-                changes: prepared.staged.prepare_changes(id),
-            }),
+            Some(Phase::Prepared(prepared)) => Err(prepared.vote()),
             Some(_) => {
                 self.give_up(id);
                 let reason =
@@ -294,12 +301,7 @@ impl Branches {
                 }
                 return self.prepare(id, writes, Vec::new());
             }
-            Phase::Prepared(prepared) => {
-                return Prepared::Yes {
-                    result: prepared.result.clone(),
-                    changes: prepared.staged.prepare_changes(id),
-                };
-            }
+            Phase::Prepared(prepared) => return prepared.vote(),
             Phase::Doomed { reason, .. } => std::mem::take(reason),
             Phase::Opening | Phase::Session(_) | Phase::Carried => CALL_RUNS.into(),
         };
@@ -389,7 +391,7 @@ impl Branches {
             return Finished::Unknown;
         }
         prepared.decision = Some(Decision::Commit);
-        Finished::Done { changes: prepared.staged.commit_changes(id) }
+        Finished::Done { changes: prepared.staged.changes() }
     }
 
     /// The changes that abort a branch.
@@ -405,7 +407,7 @@ impl Branches {
             }
             Phase::Prepared(prepared) => {
                 prepared.decision = Some(Decision::Abort);
-                Ok(Finished::Done { changes: Staged::abort_changes(id) })
+                Ok(Finished::Done { changes: Vec::new() })
             }
             _ => {
                 self.give_up(id);
@@ -498,12 +500,12 @@ impl Branches {
         if mutant(Mutant::LockReleasedAtVote) {
             self.release(id);
         }
-        let changes = staged.prepare_changes(id);
         self.locks.prepare(id);
         let since = Some(Instant::now());
-        let prepared = PreparedBranch { staged, result: result.clone(), since, decision: None };
+        let prepared = PreparedBranch { staged, result, since, decision: None };
+        let vote = prepared.vote();
         self.become_idle(id, Phase::Prepared(prepared));
-        Prepared::Yes { result, changes }
+        vote
     }
 
     /// Marks a branch as aborted here; a call that runs on it finds out at its next step.

@@ -1,8 +1,7 @@
-//! How the store's data lies in the journal's data table, and what changes there at each step.
+//! How the store's data lies in the journal's data table, and what a branch stages before it changes there.
 
 use std::collections::BTreeSet;
 
-use handfast_commit_core::id::TransactionId;
 use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_wire::fields::Fields;
 use prost::Message;
@@ -12,17 +11,12 @@ use super::operations::Writes;
 use crate::resource_manager::Change;
 
 const DATA: u8 = b'd';
-/// The prefix of staged branches, and where a scan for them begins.
-pub(super) const STAGED: u8 = b's';
+/// Where format 1 had its staged branches.
+pub(super) const STAGED_ONCE: u8 = b's';
 
 /// Where the value of a user's key is.
 pub(super) fn data_key(key: &[u8]) -> Vec<u8> {
     prefixed(DATA, key)
-}
-
-/// Where the staged branch of a transaction is.
-pub(super) fn staged_key(id: TransactionId) -> Vec<u8> {
-    prefixed(STAGED, id.as_bytes())
 }
 
 fn prefixed(prefix: u8, key: &[u8]) -> Vec<u8> {
@@ -41,28 +35,17 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    /// What the vote makes durable.
-    pub(super) fn prepare_changes(&self, id: TransactionId) -> Vec<Change> {
-        vec![(staged_key(id), Some(self.encode()))]
-    }
-
     /// What the commit makes durable.
-    pub(super) fn commit_changes(&self, id: TransactionId) -> Vec<Change> {
-        let writes = self.writes.iter();
-        let writes =
-            writes.map(|(key, value)| (data_key(key), value.as_ref().map(|value| value.to_vec())));
-        let stage = (staged_key(id), None);
-        let stage = Some(stage).filter(|_| !mutant(Mutant::StageKeptAfterCommit));
-        stage.into_iter().chain(writes).collect()
+    pub(super) fn changes(&self) -> Vec<Change> {
+        let changes = self.writes.iter();
+        changes
+            .map(|(key, value)| (data_key(key), value.as_ref().map(|value| value.to_vec())))
+            .collect()
     }
 
-    /// What the abort makes durable.
-    pub(super) fn abort_changes(id: TransactionId) -> Vec<Change> {
-        vec![(staged_key(id), None)]
-    }
-
-    /// What [`StagedBranch`] would be, without a copy of it all.
-    fn encode(&self) -> Vec<u8> {
+    /// What the vote makes durable: what [`StagedBranch`] would be, without a copy of it all. Not empty, but for a
+    /// branch of nothing.
+    pub(super) fn encode(&self) -> Vec<u8> {
         let size = |(key, value): (&Bytes, &Option<Bytes>)| {
             key.len() + value.as_ref().map_or(0, Bytes::len) + 16
         };
@@ -81,7 +64,7 @@ impl Staged {
         branch.into_bytes()
     }
 
-    /// Reads what [`Staged::prepare_changes`] has written.
+    /// Reads what [`Staged::encode`] has written.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, prost::DecodeError> {
         let branch = StagedBranch::decode(bytes)?;
         Ok(Self {
@@ -111,13 +94,10 @@ struct StagedWrite {
 
 #[cfg(test)]
 mod tests {
-    use handfast_commit_core::id::{Epoch, Protocol, Sequence, Slot};
-
     use super::*;
 
     #[test]
     fn a_staged_branch_is_read_as_it_was_written() {
-        let id = TransactionId::new(Slot(1), Protocol::TwoPhase, Epoch(2), Sequence(3));
         let staged = Staged {
             writes: Writes::from([
                 ("deleted".into(), None),
@@ -127,26 +107,20 @@ mod tests {
             ]),
             read: BTreeSet::from(["read".into()]),
         };
-        let changes = staged.prepare_changes(id);
-        let [(key, Some(value))] = changes.as_slice() else {
-            panic!("one put, not {changes:?}");
-        };
-        assert_eq!((key[0], &key[1..]), (b's', &id.as_bytes()[..]));
+        let bytes = staged.encode();
         // As its type would write it, to the byte.
-        let branch = StagedBranch::decode(&value[..]).expect("a staged branch");
-        assert_eq!(branch.encode_to_vec(), *value);
-        assert_eq!(Staged::decode(value), Ok(staged));
+        let branch = StagedBranch::decode(&bytes[..]).expect("a staged branch");
+        assert_eq!(branch.encode_to_vec(), bytes);
+        assert_eq!(Staged::decode(&bytes), Ok(staged));
     }
 
     #[test]
-    fn a_commit_moves_the_writes_from_the_stage_to_the_data() {
-        let id = TransactionId::new(Slot(1), Protocol::TwoPhase, Epoch(2), Sequence(3));
+    fn a_commit_does_what_was_staged() {
         let writes = Writes::from([("a".into(), Some("1".into())), ("b".into(), None)]);
         let staged = Staged { writes, read: BTreeSet::new() };
         assert_eq!(
-            staged.commit_changes(id),
-            [(staged_key(id), None), (b"da".to_vec(), Some(b"1".to_vec())), (b"db".to_vec(), None),]
+            staged.changes(),
+            [(b"da".to_vec(), Some(b"1".to_vec())), (b"db".to_vec(), None)]
         );
-        assert_eq!(Staged::abort_changes(id), [(staged_key(id), None)]);
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use handfast_commit_core::id::TransactionId;
 use handfast_commit_core::mutants::{Mutant, mutant};
 use handfast_journal::{JournalError, Reader, Table};
+use handfast_wire::record::DamagedRecord;
 use handfast_wire::v1::{KeyValueResult, KeyValueWork};
 use prost::bytes::Bytes;
 use tokio::time::Instant;
@@ -21,8 +22,9 @@ use tokio::time::Instant;
 use super::branches::{ApplyError, Branches, Call, LockRefusal, in_seconds};
 use super::lock_table::Mode;
 use super::operations::{Plan, Shown, Workspace, Writes};
-use super::staged::{STAGED, Staged, data_key};
+use super::staged::{STAGED_ONCE, Staged, data_key};
 use crate::resource_manager::{Ending, Finished, Prepared, ResourceError, ResourceManager, Work};
+use crate::store::{StagedError, Store};
 
 /// Settings of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +45,14 @@ pub enum OpenError {
     /// The journal cannot be read.
     #[error("the staged branches of the key-value store cannot be read: {0}")]
     Journal(#[from] JournalError),
-    /// Something else lies among the staged branches.
+    /// An entry of the journal makes no sense.
+    #[error(transparent)]
+    Damaged(#[from] DamagedRecord),
+    /// Something lies where format 1 had its staged branches.
     #[error(
-        "the journal's data table has a key {0} that no key-value store writes; was this folder used by \
-         another program, or by a newer version? Restore it, or give the store a folder of its own"
+        "the journal's data table has a key {0} that this version of the key-value store does not write: if an \
+         earlier version has left branches in doubt, end them with that one; if another program has used this \
+         folder, give the store a folder of its own"
     )]
     ForeignKey(String),
     /// A staged branch is unreadable.
@@ -89,21 +95,32 @@ impl KeyValueStore {
     pub fn open(reader: Arc<dyn Reader>, config: KeyValueConfig) -> Result<Self, OpenError> {
         let mut branches = Branches::default();
         let mut failure = None;
-        reader.scan(Table::Data, &[STAGED], &mut |key, value| {
-            let Some((&STAGED, id)) = key.split_first() else {
-                return ControlFlow::Break(());
-            };
-            match adopt(&mut branches, id, value) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(error) => {
-                    failure = Some(error);
-                    ControlFlow::Break(())
-                }
-            }
+        reader.scan(Table::Data, &[STAGED_ONCE], &mut |key, _| {
+            let of_format_1 = key.first() == Some(&STAGED_ONCE);
+            failure =
+                of_format_1.then(|| OpenError::ForeignKey(Shown(key.to_vec().into()).to_string()));
+            ControlFlow::Break(())
         })?;
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        let store = Store::new(Arc::clone(&reader));
+        let read = store.staged(|id, staged| match adopt(&mut branches, id, staged) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(error) => {
+                failure = Some(error);
+                ControlFlow::Break(())
+            }
+        });
         match failure {
             Some(error) => Err(error),
-            None => Ok(Self { branches: Mutex::new(branches), reader, config }),
+            None => {
+                read.map_err(|error| match error {
+                    StagedError::Journal(error) => OpenError::Journal(error),
+                    StagedError::Damaged(error) => OpenError::Damaged(error),
+                })?;
+                Ok(Self { branches: Mutex::new(branches), reader, config })
+            }
         }
     }
 
@@ -247,9 +264,7 @@ impl KeyValueStore {
     }
 }
 
-fn adopt(branches: &mut Branches, id: &[u8], value: &[u8]) -> Result<(), OpenError> {
-    let id = TransactionId::from_bytes(id)
-        .map_err(|_| OpenError::ForeignKey(Shown(Bytes::copy_from_slice(id)).to_string()))?;
+fn adopt(branches: &mut Branches, id: TransactionId, value: &[u8]) -> Result<(), OpenError> {
     let staged = Staged::decode(value)
         .map_err(|error| OpenError::Staged { id, detail: error.to_string() })?;
     branches.adopt(id, staged).map_err(|other| OpenError::Conflict { id, other })

@@ -49,7 +49,7 @@ async fn transactions(input: &[u8]) {
             0 => carried(&store, id, payload, fate & 2 != 0).await,
             _ => in_session(&store, id, payload).await,
         };
-        let Some((result, changes)) = done else {
+        let Some((result, staged)) = done else {
             assert!(expected.is_none(), "refused, though it can be done: {payload:?}");
             store.finished(id, Ending::Aborted);
             continue;
@@ -59,12 +59,12 @@ async fn transactions(input: &[u8]) {
         };
         let values: Vec<_> = result.results.into_iter().map(|result| result.value).collect();
         assert_eq!(values, results);
-        let Some(changes) = changes else {
+        let Some(staged) = staged else {
             assert_eq!(after, model, "read-only, and something has changed");
             store.finished(id, Ending::ReadOnly);
             continue;
         };
-        append(&mut journal, changes);
+        append(&mut journal, Mutation::put(Table::Staged, *id.as_bytes(), staged), Vec::new());
         if fate & 4 != 0 {
             store = open(&journal);
             assert_eq!(
@@ -80,7 +80,7 @@ async fn transactions(input: &[u8]) {
         let Ok(Finished::Done { changes }) = finished else {
             panic!("a prepared branch does not end: {finished:?}");
         };
-        append(&mut journal, changes);
+        append(&mut journal, Mutation::delete(Table::Staged, *id.as_bytes()), changes);
         store.finished(id, ending);
         if ending == Ending::Committed {
             model = after;
@@ -89,8 +89,8 @@ async fn transactions(input: &[u8]) {
     }
 }
 
-/// What came of the work: its results, and what to write, unless it has only read.
-type Done = Option<(KeyValueResult, Option<Vec<Change>>)>;
+/// What came of the work: its results, and what is staged, unless it has only read.
+type Done = Option<(KeyValueResult, Option<Vec<u8>>)>;
 
 /// The work comes with the PREPARE.
 async fn carried(
@@ -100,15 +100,15 @@ async fn carried(
     only_branch: bool,
 ) -> Done {
     let work = Work::Carried { payload: payload.to_vec(), only_branch };
-    let (result, changes) = match store.prepare(id, work).await {
-        Prepared::Yes { result, changes } => (result, Some(changes)),
+    let (result, staged) = match store.prepare(id, work).await {
+        Prepared::Yes { result, staged, .. } => (result, Some(staged)),
         Prepared::ReadOnly { result } => (result, None),
         Prepared::No { reason } => {
             assert!(!reason.is_empty());
             return None;
         }
     };
-    Some((KeyValueResult::decode(&result[..]).expect("what the store encodes"), changes))
+    Some((KeyValueResult::decode(&result[..]).expect("what the store encodes"), staged))
 }
 
 /// The work is done in a session before the PREPARE.
@@ -124,17 +124,17 @@ async fn in_session(store: &KeyValueStore, id: TransactionId, payload: &[u8]) ->
         }
     };
     match store.prepare(id, Work::Joined).await {
-        Prepared::Yes { changes, .. } => Some((result, Some(changes))),
+        Prepared::Yes { staged, .. } => Some((result, Some(staged))),
         Prepared::ReadOnly { .. } => Some((result, None)),
         Prepared::No { reason } => panic!("work that was done is not voted for: {reason}"),
     }
 }
 
-fn append(journal: &mut MemoryJournal, changes: Vec<Change>) {
-    let mutations: Vec<Mutation> = changes
-        .into_iter()
-        .map(|(key, value)| Mutation { table: Table::Data, key, value })
-        .collect();
+/// As the library does: what is staged comes and goes with the branch's own entries.
+fn append(journal: &mut MemoryJournal, staged: Mutation, changes: Vec<Change>) {
+    let changes =
+        changes.into_iter().map(|(key, value)| Mutation { table: Table::Data, key, value });
+    let mutations: Vec<Mutation> = std::iter::once(staged).chain(changes).collect();
     journal.append(&mutations).expect("a good disk");
 }
 

@@ -240,7 +240,7 @@ fn participants(
         2 => {
             // The shape of a staged branch: writes of keys to values, and keys that were read.
             let staged = vec![10, 6, 10, 1, b'k', 18, 1, b'v', 18, 1, *random.pick(b"kr")];
-            (Table::Data, [b"s", &id.as_bytes()[..]].concat(), staged)
+            (Table::Staged, id.as_bytes().to_vec(), staged)
         }
         3 => (Table::Data, b"dk".to_vec(), b"v".to_vec()),
         _ => {

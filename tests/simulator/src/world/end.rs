@@ -2,12 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use handfast_commit_core::id::TransactionId;
 use handfast_commit_core::two_phase::coordinator::Stored;
 use handfast_coordinator::store::Found;
 use handfast_history::Outcome;
 use handfast_journal::Table;
+use handfast_participant::simulation::store;
 
 use super::World;
 use crate::event::{Event, Site};
@@ -158,13 +160,13 @@ impl World {
         for process in &self.participants {
             let Some(running) = &process.running else { continue };
             let index = process.index;
-            let _ = running.reader.scan(Table::Data, b"s", &mut |key, _| {
-                if key.first() != Some(&b's') {
-                    return ControlFlow::Break(());
-                }
-                left.push(format!("staged branch at p{index}"));
+            let staged = store(Arc::clone(&running.reader)).staged(|id, _| {
+                left.push(format!("staged branch of {id} at p{index}"));
                 ControlFlow::Continue(())
             });
+            if let Err(error) = staged {
+                left.push(error.to_string());
+            }
         }
         if !left.is_empty() {
             self.oracle.violated(None, format!("left on the disks: {left:?}"));

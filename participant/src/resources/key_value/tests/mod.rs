@@ -28,10 +28,11 @@ use super::staged::data_key;
 use super::{KeyValueConfig, KeyValueStore};
 use crate::resource_manager::{Change, Ending, Finished, Prepared, ResourceManager, Work};
 
-/// The data table of a journal.
+/// The data table of a journal, and the one of what is staged.
 #[derive(Default)]
 struct Disk {
     data: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
+    staged: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
     fails: AtomicBool,
 }
 
@@ -46,6 +47,16 @@ impl Disk {
         }
     }
 
+    /// As the library does with the vote.
+    fn stage(&self, id: TransactionId, staged: Vec<u8>) {
+        self.staged.lock().expect("no test panics here").insert(id.as_bytes().to_vec(), staged);
+    }
+
+    /// As the library does when a branch ends.
+    fn end(&self, id: TransactionId) {
+        self.staged.lock().expect("no test panics here").remove(&id.as_bytes()[..]);
+    }
+
     fn value(&self, key: &str) -> Option<String> {
         let data = self.data.lock().expect("no test panics here");
         let value = data.get(&data_key(key.as_bytes()))?;
@@ -53,26 +64,28 @@ impl Disk {
     }
 
     fn staged_count(&self) -> usize {
-        let data = self.data.lock().expect("no test panics here");
-        data.keys().filter(|key| key[0] == super::staged::STAGED).count()
+        self.staged.lock().expect("no test panics here").len()
     }
 
-    fn check(&self, table: Table) -> Result<(), JournalError> {
-        assert_eq!(table, Table::Data, "the store reads its own table only");
+    /// What lies in a table; nothing among the library's own.
+    fn table(&self, table: Table) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, JournalError> {
         if self.fails.load(Ordering::Relaxed) {
             return Err(JournalError::Poisoned {
                 place: "a folder".into(),
                 reason: "a test".into(),
             });
         }
-        Ok(())
+        Ok(match table {
+            Table::Data => self.data.lock().expect("no test panics here").clone(),
+            Table::Staged => self.staged.lock().expect("no test panics here").clone(),
+            _ => BTreeMap::new(),
+        })
     }
 }
 
 impl Reader for Disk {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, JournalError> {
-        self.check(table)?;
-        Ok(self.data.lock().expect("no test panics here").get(key).cloned())
+        Ok(self.table(table)?.get(key).cloned())
     }
 
     fn scan(
@@ -81,8 +94,7 @@ impl Reader for Disk {
         from: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
     ) -> Result<(), JournalError> {
-        self.check(table)?;
-        for (key, value) in self.data.lock().expect("no test panics here").range(from.to_vec()..) {
+        for (key, value) in self.table(table)?.range(from.to_vec()..) {
             if visit(key, value).is_break() {
                 break;
             }
@@ -132,7 +144,10 @@ impl Site {
         let mut vote = self.store.prepare(id, work).await;
         self.store.branches().invariants();
         match &mut vote {
-            Prepared::Yes { changes, .. } => self.disk.write(std::mem::take(changes)),
+            Prepared::Yes { staged, changes, .. } => {
+                self.disk.stage(id, std::mem::take(staged));
+                assert!(changes.is_empty(), "nothing is written before the decision");
+            }
             Prepared::ReadOnly { .. } => self.store.finished(id, Ending::ReadOnly),
             Prepared::No { .. } => self.store.finished(id, Ending::Aborted),
         }
@@ -144,6 +159,7 @@ impl Site {
             Finished::Done { changes } => self.disk.write(changes),
             other => panic!("commit of {id}: {other:?}"),
         }
+        self.disk.end(id);
         self.store.finished(id, Ending::Committed);
         self.store.branches().invariants();
     }
@@ -153,6 +169,7 @@ impl Site {
         {
             self.disk.write(changes);
         }
+        self.disk.end(id);
         self.store.finished(id, Ending::Aborted);
         self.store.branches().invariants();
     }

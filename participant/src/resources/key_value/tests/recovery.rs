@@ -1,7 +1,7 @@
 //! What a restart finds.
 
 use super::super::OpenError;
-use super::super::staged::{Staged, staged_key};
+use super::super::staged::Staged;
 use super::*;
 
 #[tokio::test(start_paused = true)]
@@ -51,9 +51,9 @@ async fn a_session_that_has_prepared_survives() {
     assert_eq!(site.disk.value("b").as_deref(), Some("2"));
 }
 
-fn refusal(changes: Vec<Change>) -> OpenError {
+fn refusal(fill: impl FnOnce(&Disk)) -> OpenError {
     let disk = Arc::new(Disk::default());
-    disk.write(changes);
+    fill(&disk);
     match KeyValueStore::open(disk, KeyValueConfig::default()) {
         Ok(_) => panic!("it must not open"),
         Err(error) => error,
@@ -62,12 +62,17 @@ fn refusal(changes: Vec<Change>) -> OpenError {
 
 #[test]
 fn a_store_that_cannot_tell_what_is_in_doubt_does_not_open() {
-    assert!(matches!(refusal(vec![(b"sx".to_vec(), Some(vec![]))]), OpenError::ForeignKey(_)));
-    let torn = refusal(vec![(staged_key(id(1)), Some(vec![0xff]))]);
+    let of_format_1 = refusal(|disk| disk.write(vec![(b"sx".to_vec(), Some(vec![]))]));
+    assert!(matches!(of_format_1, OpenError::ForeignKey(_)), "{of_format_1}");
+    let torn = refusal(|disk| disk.stage(id(1), vec![0xff]));
     assert!(matches!(torn, OpenError::Staged { id: found, .. } if found == id(1)), "{torn}");
-    let staged = || Staged { writes: [("a".into(), None)].into(), read: Default::default() };
-    let changes = [1, 2].map(|number| staged().prepare_changes(id(number))).concat();
-    assert!(matches!(refusal(changes), OpenError::Conflict { .. }));
+    let nobody =
+        refusal(|disk| drop(disk.staged.lock().expect("no panic").insert(vec![7], vec![])));
+    assert!(matches!(nobody, OpenError::Damaged(_)), "{nobody}");
+    let staged = Staged { writes: [("a".into(), None)].into(), read: Default::default() };
+    let both =
+        refusal(|disk| [1, 2].iter().for_each(|number| disk.stage(id(*number), staged.encode())));
+    assert!(matches!(both, OpenError::Conflict { .. }), "{both}");
     let disk = Arc::new(Disk::default());
     disk.fails.store(true, Ordering::Relaxed);
     assert!(matches!(
