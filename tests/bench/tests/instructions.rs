@@ -31,17 +31,17 @@ const PARTS: &[Part] = &[
     Part {
         name: "coordinator",
         functions: &["coordinator::Coordinator::handle"],
-        measured: 44_300,
+        measured: 43_500,
     },
     Part {
         name: "participants",
         functions: &["participant::Participant::handle"],
-        measured: 60_300,
+        measured: 59_900,
     },
     Part {
         name: "logs",
         functions: &["coordinator::Coordinator::sync", "participant::Participant::sync"],
-        measured: 32_500,
+        measured: 25_500,
     },
     Part {
         name: "frames",
@@ -53,7 +53,7 @@ const PARTS: &[Part] = &[
             "participant::Participant::read_frame",
             "participant::Participant::write_frame",
         ],
-        measured: 18_900,
+        measured: 19_000,
     },
 ];
 
