@@ -363,6 +363,33 @@ mod tests {
         assert_eq!(*resource.asked.lock().expect("no panic"), ["prepare", "prepare", "abort"]);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn what_is_staged_is_the_first_change_and_no_other_has_its_key() {
+        let resource = Arc::new(Scripted::default());
+        let yes = |staged: &[u8], key: &[u8]| {
+            let changes = vec![(key.to_vec(), None)];
+            Some(Prepared::Yes { result: Vec::new(), staged: staged.to_vec(), changes })
+        };
+        *resource.prepared.lock().expect("no panic") = yes(b"s", b"k");
+        let ResourceResult::Prepared { changes, .. } = prepare(&resource).await else {
+            panic!("it is prepared");
+        };
+        assert_eq!(changes, [(STAGED.to_vec(), Some(b"s".to_vec())), (b"k".to_vec(), None)]);
+        *resource.prepared.lock().expect("no panic") = yes(b"", b"k");
+        let ResourceResult::Prepared { changes, .. } = prepare(&resource).await else {
+            panic!("it is prepared");
+        };
+        assert_eq!(changes, [(b"k".to_vec(), None)]);
+        *resource.prepared.lock().expect("no panic") = yes(b"s", b"");
+        let no = ResourceResult::No { reason: KEYLESS.to_owned() };
+        assert_eq!(prepare(&resource).await, no);
+        let asked = resource.asked.lock().expect("no panic").clone();
+        assert_eq!(asked.last(), Some(&"abort"), "a no means that it is gone");
+        let done = Ok(Ok(Finished::Done { changes: vec![(Vec::new(), Some(vec![1]))] }));
+        let failed = ResourceResult::Failed { reason: KEYLESS.to_owned() };
+        assert_eq!(finished(id(), "commit", done), failed);
+    }
+
     #[tokio::test]
     async fn a_panic_after_the_vote_is_tried_again() {
         let resource = Arc::new(Scripted::default());

@@ -28,7 +28,8 @@ use std::future::Future;
 pub use handfast_commit_core::id::TransactionId;
 
 /// A change of the library's own store, written in the same forced write as the protocol record that
-/// it comes with: `None` deletes the key, which is not empty.
+/// it comes with: `None` deletes the key. A key is not empty: a vote with such a change is a no, and an end with
+/// one is taken for a failure, and tried again.
 pub type Change = (Vec<u8>, Option<Vec<u8>>);
 
 /// The work of a branch, as it reaches `prepare`.
@@ -59,7 +60,7 @@ pub enum Prepared {
         result: Vec<u8>,
         /// What the branch will do, in the resource manager's own format. The library keeps it with the vote,
         /// shows it to [`Store::staged`](crate::Store::staged) after a restart, and drops it when the branch ends:
-        /// no change has to. Empty: nothing to keep.
+        /// no change has to. Empty: nothing to keep. Of a branch that commits in one phase it is never kept.
         staged: Vec<u8>,
         /// For the library's store.
         changes: Vec<Change>,
@@ -153,7 +154,7 @@ pub trait ResourceManager: Send + Sync + 'static {
     /// When it cannot tell. An error is not an empty list.
     fn in_doubt(&self) -> impl Future<Output = Result<Vec<TransactionId>, ResourceError>> + Send;
 
-    /// True when *everything* that `prepare` and `commit` do durably is in the `changes` they return.
+    /// True when *everything* that `prepare` and `commit` do durably is in what they return to be kept.
     /// Only such a resource can commit in one phase: its outcome and its data are one write.
     fn keeps_all_in_store(&self) -> bool {
         false

@@ -1,6 +1,6 @@
 //! The library's own store, for resources that keep their data in the participant's journal.
 //!
-//! It is read here and written through the `changes` that the resource manager returns, together with
+//! It is read here and written through what the resource manager returns, `staged` and `changes`, together with
 //! the protocol's records. There is no other way to write it: what is not part of a step of the protocol
 //! could survive without it.
 

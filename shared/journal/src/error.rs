@@ -78,8 +78,8 @@ pub enum OpenError {
     },
     /// The journal was written by a later version of the program.
     #[error(
-        "{folder} holds a journal of format {found}, and this program knows formats up to {supported}; \
-         start the version that wrote it, or a later one"
+        "{folder} holds a journal of format {found}, and this program reads format {supported}; start the \
+         version that wrote it, or a later one"
     )]
     NewerFormat {
         /// The folder.
@@ -87,6 +87,19 @@ pub enum OpenError {
         /// The format found.
         found: u32,
         /// The newest format that this program can read.
+        supported: u32,
+    },
+    /// The journal was written by a version that came before the first release, and that is not read any more.
+    #[error(
+        "{folder} holds a journal of format {found}, and this program reads format {supported}; end what is in \
+         doubt in it with the version that wrote it, and give this one a new folder"
+    )]
+    OlderFormat {
+        /// The folder.
+        folder: PathBuf,
+        /// The format found.
+        found: u32,
+        /// The format that this program reads.
         supported: u32,
     },
     /// The folder, or a file of it, cannot be created, read or written by this process.

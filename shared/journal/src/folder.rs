@@ -21,7 +21,7 @@ use handfast_commit_core::mutants::{Mutant, mutant};
 use crate::error::DAMAGE_ADVICE;
 use crate::format_file::{self, FormatFile, FormatProblem, sync_folder};
 use crate::head_file::{self, HeadFile, HeadState};
-use crate::{FORMAT_VERSION, Kind, LogSequence, OpenError};
+use crate::{Kind, LogSequence, OpenError};
 
 const LOCK_NAME: &str = "LOCK";
 const LOG_NAME: &str = "rocksdb";
@@ -185,8 +185,11 @@ fn read_format(path: &Path) -> Result<Option<FormatFile>, OpenError> {
     FormatFile::read(path).map_err(|problem| match problem {
         FormatProblem::Io(source) => unwritable(&path.join(format_file::FILE_NAME), source),
         FormatProblem::Malformed(detail) => corrupt(path, detail),
-        FormatProblem::Newer(found) => {
-            OpenError::NewerFormat { folder: path.to_owned(), found, supported: FORMAT_VERSION }
+        FormatProblem::Newer(found, supported) => {
+            OpenError::NewerFormat { folder: path.to_owned(), found, supported }
+        }
+        FormatProblem::Older(found, supported) => {
+            OpenError::OlderFormat { folder: path.to_owned(), found, supported }
         }
     })
 }

@@ -4,21 +4,21 @@
 //!
 //! ```text
 //! handfast coordinator
-//! format 2
+//! format 1
 //! incarnation 9f86d081884c7d65
 //! ```
 //!
 //! Law: it is written once, complete (a temporary file, synced, renamed, the folder synced), before the
 //! log is created; a folder either has a whole one or none. It is never written again.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::Path;
 
-/// The newest format of a journal's folder and records that this program can read, and the one it
-/// writes. Since 2 a participant's entry of a prepared branch holds what its resource has staged.
-pub const FORMAT_VERSION: u32 = 2;
+/// The newest format of any kind.
+const FORMAT_NEWEST: u32 = 2;
 
 /// The file's name, and that of its unfinished form.
 pub(crate) const FILE_NAME: &str = "FORMAT";
@@ -31,6 +31,20 @@ pub enum Kind {
     Coordinator,
     /// A participant's.
     Participant,
+}
+
+impl Kind {
+    /// The format of such a journal's folder and records that this program reads and writes, and no other.
+    ///
+    /// Since 2 a participant's prepared branches have what their resource has staged in their own entries, or in
+    /// the table that is for it. A program that looked for it elsewhere would take none of their locks.
+    #[must_use]
+    pub const fn format(self) -> u32 {
+        match self {
+            Kind::Coordinator => 1,
+            Kind::Participant => FORMAT_NEWEST,
+        }
+    }
 }
 
 impl fmt::Display for Kind {
@@ -55,8 +69,10 @@ pub(crate) enum FormatProblem {
     Io(io::Error),
     /// The reason.
     Malformed(String),
-    /// The version found.
-    Newer(u32),
+    /// The version found, and the one that can be read.
+    Newer(u32, u32),
+    /// The version found, and the one that can be read.
+    Older(u32, u32),
 }
 
 impl FormatFile {
@@ -83,8 +99,10 @@ impl FormatFile {
 
     fn render(&self) -> String {
         format!(
-            "handfast {}\nformat {FORMAT_VERSION}\nincarnation {:016x}\n",
-            self.kind, self.incarnation
+            "handfast {}\nformat {}\nincarnation {:016x}\n",
+            self.kind,
+            self.kind.format(),
+            self.incarnation
         )
     }
 
@@ -103,8 +121,8 @@ impl FormatFile {
             .and_then(|text| text.parse::<u32>().ok())
             .ok_or_else(|| malformed("has no line \"format <number>\""))?;
         // Before the rest is understood: a later format may say it otherwise.
-        if version > FORMAT_VERSION {
-            return Err(FormatProblem::Newer(version));
+        if version > FORMAT_NEWEST {
+            return Err(FormatProblem::Newer(version, FORMAT_NEWEST));
         }
         if version == 0 {
             return Err(malformed("names format 0, which never was"));
@@ -114,6 +132,11 @@ impl FormatFile {
             "participant" => Kind::Participant,
             _ => return Err(malformed("names a kind that this program does not know")),
         };
+        match version.cmp(&kind.format()) {
+            Ordering::Equal => {}
+            Ordering::Greater => return Err(FormatProblem::Newer(version, kind.format())),
+            Ordering::Less => return Err(FormatProblem::Older(version, kind.format())),
+        }
         let incarnation = field("incarnation")
             .filter(|text| text.len() == 16)
             .and_then(|text| u64::from_str_radix(text, 16).ok())
@@ -150,11 +173,12 @@ mod tests {
     /// The text is part of the format, so it is pinned here.
     #[test]
     fn the_text_is_pinned() {
-        let format = FormatFile { kind: Kind::Coordinator, incarnation: 0x9f86_d081_884c_7d65 };
-        assert_eq!(
-            format.render(),
-            "handfast coordinator\nformat 2\nincarnation 9f86d081884c7d65\n"
-        );
+        for (kind, text) in [
+            (Kind::Coordinator, "handfast coordinator\nformat 1\nincarnation 9f86d081884c7d65\n"),
+            (Kind::Participant, "handfast participant\nformat 2\nincarnation 9f86d081884c7d65\n"),
+        ] {
+            assert_eq!(FormatFile { kind, incarnation: 0x9f86_d081_884c_7d65 }.render(), text);
+        }
     }
 
     #[test]
@@ -164,11 +188,11 @@ mod tests {
             "handfast coordinator\n",
             "handfast coordinator\nformat one\nincarnation 9f86d081884c7d65\n",
             "handfast coordinator\nformat 0\nincarnation 9f86d081884c7d65\n",
-            "handfast coordinator\nformat 2\nincarnation 0000000000000000\n",
-            "handfast coordinator\nformat 2\nincarnation 9f86d081884c7d6\n",
-            "handfast coordinator\nformat 2\nincarnation 9f86d081884c7d6x\n",
-            "handfast console\nformat 2\nincarnation 9f86d081884c7d65\n",
-            "something coordinator\nformat 2\nincarnation 9f86d081884c7d65\n",
+            "handfast coordinator\nformat 1\nincarnation 0000000000000000\n",
+            "handfast coordinator\nformat 1\nincarnation 9f86d081884c7d6\n",
+            "handfast coordinator\nformat 1\nincarnation 9f86d081884c7d6x\n",
+            "handfast console\nformat 1\nincarnation 9f86d081884c7d65\n",
+            "something coordinator\nformat 1\nincarnation 9f86d081884c7d65\n",
         ] {
             let parsed = FormatFile::parse(text.as_bytes());
             assert!(matches!(parsed, Err(FormatProblem::Malformed(_))), "{text:?}: {parsed:?}");
@@ -179,7 +203,16 @@ mod tests {
     #[test]
     fn a_later_format_is_told_apart_whatever_else_it_says() {
         let parsed = FormatFile::parse(b"handfast console\nformat 3\nquorum 3\n");
-        assert!(matches!(parsed, Err(FormatProblem::Newer(3))), "{parsed:?}");
+        assert!(matches!(parsed, Err(FormatProblem::Newer(3, 2))), "{parsed:?}");
+    }
+
+    #[test]
+    fn no_other_format_of_a_kind_is_taken_for_its_own() {
+        let parse = |text: &str| FormatFile::parse(format!("{text}\nincarnation 1").as_bytes());
+        let newer = parse("handfast coordinator\nformat 2");
+        assert!(matches!(newer, Err(FormatProblem::Newer(2, 1))), "{newer:?}");
+        let older = parse("handfast participant\nformat 1");
+        assert!(matches!(older, Err(FormatProblem::Older(1, 2))), "{older:?}");
     }
 
     #[test]

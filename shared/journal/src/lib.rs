@@ -42,7 +42,7 @@ mod mutation;
 mod rocks_journal;
 
 pub use error::{JournalError, OpenError};
-pub use format_file::{FORMAT_VERSION, Kind};
+pub use format_file::Kind;
 pub use journal::{Journal, LogSequence, Reader, Visit};
 pub use log_handle::{Completion, LogHandle, Submission};
 pub use log_writer::{Flush, LogWriter, Turn, WriterObserver, WriterOptions};

@@ -42,7 +42,7 @@ fn a_missing_folder_is_created_with_its_parents() {
     assert_eq!(journal.sequence(), LogSequence(0));
     let format = fs::read_to_string(folder.join("FORMAT")).expect("a FORMAT file");
     let incarnation = journal.reader().incarnation();
-    assert_eq!(format, format!("handfast coordinator\nformat 2\nincarnation {incarnation:016x}\n"));
+    assert_eq!(format, format!("handfast coordinator\nformat 1\nincarnation {incarnation:016x}\n"));
 }
 
 #[test]
@@ -109,6 +109,18 @@ fn a_newer_format_is_refused() {
     let error = open(&folder).expect_err("newer");
     assert!(matches!(error, OpenError::NewerFormat { found: 9, supported: 2, .. }), "{error:?}");
     check_message(&error, &folder, "start the version that wrote it");
+}
+
+#[test]
+fn a_format_from_before_the_first_release_is_refused() {
+    let root = root();
+    let folder = root.path().to_owned();
+    fs::write(folder.join("FORMAT"), "handfast participant\nformat 1\nincarnation 1\n")
+        .expect("a file");
+    let error = RocksJournal::open(&folder, Kind::Participant, JournalOptions::default())
+        .expect_err("its branches would lose their locks");
+    assert!(matches!(error, OpenError::OlderFormat { found: 1, supported: 2, .. }), "{error:?}");
+    check_message(&error, &folder, "with the version that wrote it");
 }
 
 #[test]

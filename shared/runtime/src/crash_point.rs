@@ -11,7 +11,8 @@
 //! Each reached point is named on standard error, so that a test can tell "died there" from "died".
 //!
 //! What came by before has time to take effect, and nothing else stands still: a thread of the runtime hands its
-//! other tasks over while it is held here.
+//! other tasks over while it is held here. That takes a pool of threads, which serves wherever a place is named
+//! ([`armed`]).
 
 /// A place where a test may kill the process. Nothing at all without the feature `crash-points`.
 #[macro_export]
@@ -36,6 +37,12 @@ pub fn reached(name: &str) {
 #[must_use]
 pub const fn compiled_in() -> bool {
     cfg!(feature = "crash-points")
+}
+
+/// Whether this process is to stop somewhere.
+#[must_use]
+pub fn armed() -> bool {
+    compiled_in() && std::env::var_os("HANDFAST_CRASH_POINT").is_some()
 }
 
 #[cfg(feature = "crash-points")]

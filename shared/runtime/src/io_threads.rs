@@ -1,10 +1,12 @@
 //! The threads that serve connections.
 
 use std::io;
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
+
+use crate::crash_point;
 
 /// How many there are when nobody says: one for each two cores. The others are the log's and the shards', and
 /// work that goes from one thread to the next is dearer than work that waits for its turn.
@@ -24,7 +26,8 @@ pub fn default_count() -> usize {
 /// When the system gives no threads.
 pub fn block_on<T>(count: Option<usize>, future: impl Future<Output = T>) -> io::Result<T> {
     let count = count.unwrap_or_else(default_count);
-    if count > 1 {
+    // Where a test holds a thread, the tasks that are not held go on: a pool hands them over.
+    if count > 1 || crash_point::armed() {
         let runtime = Builder::new_multi_thread().worker_threads(count).enable_all().build()?;
         return Ok(runtime.block_on(future));
     }
@@ -35,10 +38,25 @@ pub fn block_on<T>(count: Option<usize>, future: impl Future<Output = T>) -> io:
         // An error says that the other end is gone, which is what is waited for.
         let _ = runtime.block_on(ended);
     })?;
-    let result = handle.block_on(future);
-    drop(end);
-    let _ = serving.join();
-    Ok(result)
+    let _ends = EndsWithMe { end: Some(end), serving: Some(serving) };
+    Ok(handle.block_on(future))
+}
+
+/// The thread that serves, which ends before whoever has this goes on, also when that is a panic: what its tasks
+/// hold (a log, say) must be closed before the process ends.
+struct EndsWithMe {
+    end: Option<oneshot::Sender<()>>,
+    serving: Option<JoinHandle<()>>,
+}
+
+impl Drop for EndsWithMe {
+    fn drop(&mut self) {
+        drop(self.end.take());
+        if let Some(serving) = self.serving.take() {
+            // Whoever panicked there has said so.
+            let _ = serving.join();
+        }
+    }
 }
 
 #[cfg(test)]
@@ -58,6 +76,7 @@ mod tests {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                     let _ = sender.send(thread::current().id());
                 });
+                tokio::time::sleep(Duration::from_millis(1)).await;
                 // As opening a log does, which takes its time.
                 named.recv_timeout(Duration::from_secs(30))
             });
@@ -80,6 +99,22 @@ mod tests {
             assert_eq!(served.expect("threads"), 7);
             assert_eq!(dropped.try_recv(), Err(mpsc::TryRecvError::Disconnected), "with {count}");
         }
+    }
+
+    #[test]
+    fn nor_is_anything_left_when_the_server_has_panicked() {
+        let (sender, dropped) = mpsc::channel::<()>();
+        let panicked = std::panic::catch_unwind(|| {
+            block_on(Some(1), async {
+                tokio::spawn(async move {
+                    let _sender = sender;
+                    std::future::pending::<()>().await;
+                });
+                panic!("as a server might")
+            })
+        });
+        let _: Box<dyn std::any::Any + Send> = panicked.map(drop).expect_err("passed on");
+        assert_eq!(dropped.try_recv(), Err(mpsc::TryRecvError::Disconnected));
     }
 
     #[test]

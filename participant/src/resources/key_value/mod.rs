@@ -7,17 +7,12 @@
 //! - **A transaction waits only for older ones** (smaller [`TransactionId`]), here and in every other
 //!   store that keeps this rule, so that no circle of waiting can form across participants, and nobody
 //!   needs to look for one. See [`lock_table`] for what happens instead of waiting for a younger one.
-//! - **A prepared branch survives.** Its writes and the keys that it has read are staged in the journal
-//!   with the vote; a restart takes its locks again before anything else is served.
-//! - **One forced write per step.** The store writes nothing itself. It returns the changes and the
-//!   library writes them together with its own record, so that the two cannot disagree.
+//! - **A prepared branch survives.** Its writes and the keys that it has read are staged with the vote; a
+//!   restart takes its locks again before anything else is served.
+//! - **One forced write per step.** The store writes nothing itself. It returns what it stages and what it
+//!   changes, and the library writes that together with its own record, so that the two cannot disagree.
 //!
-//! # Keys in the journal's data table
-//!
-//! | key | value |
-//! | --- | --- |
-//! | `d` and the user's key | the user's value |
-//! | `s` and the 16 bytes of a transaction's id | its staged branch |
+//! In the journal's data table a user's key has the letter `d` before it. Nothing else is there.
 //!
 //! # Absent on purpose
 //!

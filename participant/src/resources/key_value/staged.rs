@@ -11,8 +11,6 @@ use super::operations::Writes;
 use crate::resource_manager::Change;
 
 const DATA: u8 = b'd';
-/// Where format 1 had its staged branches.
-pub(super) const STAGED_ONCE: u8 = b's';
 
 /// Where the value of a user's key is.
 pub(super) fn data_key(key: &[u8]) -> Vec<u8> {

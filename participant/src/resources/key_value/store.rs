@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use super::branches::{ApplyError, Branches, Call, LockRefusal, in_seconds};
 use super::lock_table::Mode;
 use super::operations::{Plan, Shown, Workspace, Writes};
-use super::staged::{STAGED_ONCE, Staged, data_key};
+use super::staged::{Staged, data_key};
 use crate::resource_manager::{Ending, Finished, Prepared, ResourceError, ResourceManager, Work};
 use crate::store::{StagedError, Store};
 
@@ -48,13 +48,6 @@ pub enum OpenError {
     /// An entry of the journal makes no sense.
     #[error(transparent)]
     Damaged(#[from] DamagedRecord),
-    /// Something lies where format 1 had its staged branches.
-    #[error(
-        "the journal's data table has a key {0} that this version of the key-value store does not write: if an \
-         earlier version has left branches in doubt, end them with that one; if another program has used this \
-         folder, give the store a folder of its own"
-    )]
-    ForeignKey(String),
     /// A staged branch is unreadable.
     #[error(
         "the staged branch of transaction {id} cannot be read: {detail}. It is in doubt and must not be \
@@ -95,15 +88,6 @@ impl KeyValueStore {
     pub fn open(reader: Arc<dyn Reader>, config: KeyValueConfig) -> Result<Self, OpenError> {
         let mut branches = Branches::default();
         let mut failure = None;
-        reader.scan(Table::Data, &[STAGED_ONCE], &mut |key, _| {
-            let of_format_1 = key.first() == Some(&STAGED_ONCE);
-            failure =
-                of_format_1.then(|| OpenError::ForeignKey(Shown(key.to_vec().into()).to_string()));
-            ControlFlow::Break(())
-        })?;
-        if let Some(error) = failure {
-            return Err(error);
-        }
         let store = Store::new(Arc::clone(&reader));
         let read = store.staged(|id, staged| match adopt(&mut branches, id, staged) {
             Ok(()) => ControlFlow::Continue(()),

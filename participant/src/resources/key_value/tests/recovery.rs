@@ -62,8 +62,6 @@ fn refusal(fill: impl FnOnce(&Disk)) -> OpenError {
 
 #[test]
 fn a_store_that_cannot_tell_what_is_in_doubt_does_not_open() {
-    let of_format_1 = refusal(|disk| disk.write(vec![(b"sx".to_vec(), Some(vec![]))]));
-    assert!(matches!(of_format_1, OpenError::ForeignKey(_)), "{of_format_1}");
     let torn = refusal(|disk| disk.stage(id(1), vec![0xff]));
     assert!(matches!(torn, OpenError::Staged { id: found, .. } if found == id(1)), "{torn}");
     let nobody =
@@ -79,11 +77,4 @@ fn a_store_that_cannot_tell_what_is_in_doubt_does_not_open() {
         KeyValueStore::open(disk, KeyValueConfig::default()),
         Err(OpenError::Journal(_))
     ));
-}
-
-#[test]
-fn keys_behind_the_staged_branches_are_not_the_stores() {
-    let disk = Arc::new(Disk::default());
-    disk.write(vec![(b"t".to_vec(), Some(vec![0xff]))]);
-    assert!(Site::open(disk).is_empty());
 }
