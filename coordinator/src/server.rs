@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use handfast_runtime::connections;
 use handfast_runtime::crash_point::reached;
 use handfast_runtime::site_service::SiteApi;
 use handfast_wire::frames::transaction_service_server::TransactionServiceServer;
@@ -15,7 +16,6 @@ use handfast_wire::v1::coordinator_service_server::CoordinatorServiceServer;
 use handfast_wire::v1::site_service_server::SiteServiceServer;
 use tokio::net::TcpListener;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -109,9 +109,6 @@ pub async fn serve(
     let participants = CoordinatorServiceServer::new(CoordinatorApi::new(ready.clone()));
     let sites = SiteServiceServer::new(SiteApi::new(Arc::new(CoordinatorSite::new(ready.clone()))));
     let (close, closed) = tokio::sync::oneshot::channel::<()>();
-    // The builder's own setting does not reach connections that it has not accepted itself; without it
-    // small frames wait 40 ms for the other side's delayed acknowledgement.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = Server::builder()
         // One client may have as much in flight as the engine takes; the usual 200 would queue the rest.
         .max_concurrent_streams(STREAMS_MAX)
@@ -122,7 +119,7 @@ pub async fn serve(
         .add_service(transactions)
         .add_service(participants)
         .add_service(sites)
-        .serve_with_incoming_shutdown(incoming, async {
+        .serve_with_incoming_shutdown(connections::incoming(listener), async {
             let _ = closed.await;
         });
     let server = tokio::spawn(server);

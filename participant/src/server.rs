@@ -8,8 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use handfast_runtime::listen;
 use handfast_runtime::site_service::SiteApi;
+use handfast_runtime::{connections, listen};
 use handfast_wire::frames::participant_service_server::ParticipantServiceServer;
 use handfast_wire::v1::peer_service_server::PeerServiceServer;
 use handfast_wire::v1::site_service_server::SiteServiceServer;
@@ -17,7 +17,6 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
@@ -113,9 +112,6 @@ pub(crate) async fn serve<R: ResourceManager>(
     let peers = PeerServiceServer::new(api);
     let voting = SiteApi::new(Arc::new(VotingSite::new(ready.clone())));
     let (close, closed) = oneshot::channel::<()>();
-    // The builder's own setting does not reach connections that it has not accepted itself; without it
-    // small frames wait 40 ms for the other side's delayed acknowledgement.
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
@@ -125,7 +121,7 @@ pub(crate) async fn serve<R: ResourceManager>(
         .add_service(participant)
         .add_service(peers)
         .add_service(SiteServiceServer::new(voting))
-        .serve_with_incoming_shutdown(incoming, async {
+        .serve_with_incoming_shutdown(connections::incoming(listener), async {
             let _ = closed.await;
         });
     let server = tokio::spawn(server);

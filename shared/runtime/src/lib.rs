@@ -7,6 +7,7 @@
 
 pub mod clock;
 pub mod config;
+pub mod connections;
 pub mod crash_point;
 pub mod driver;
 mod hand_over;
