@@ -1,4 +1,5 @@
-//! The servers of the skeleton: the same transport, with the same settings, as the product's.
+//! The servers of the skeleton: the transport of the product, with the same settings, as it comes. That the product
+//! gathers what it writes to its connections is the product's own.
 
 use std::net::SocketAddr;
 use std::path::Path;
